@@ -1,0 +1,243 @@
+// Package core is the client's protocol logic: a step machine without
+// goroutines, clocks or I/O.
+//
+// An adapter feeds it events (requests of the kernel, frames from the server,
+// completions of block writes, time) through Client.Step and carries out the
+// effects it returns. Everything that decides what an application sees stands
+// here: sessions and their resumption, exactly-once retry of operations,
+// pins, buffered writes and the moments of their publication, and the merging
+// of own unpublished data into what the server says. A simulator drives the
+// same Step through seeded faults.
+package core
+
+import (
+	"agentdrive/chunkserver/chunk"
+	"agentdrive/internal/errs"
+	"agentdrive/metaserver/meta"
+)
+
+// Time is monotonic nanoseconds since an arbitrary start; it advances while
+// the host sleeps (CLOCK_BOOTTIME).
+type Time int64
+
+// ReqID names a request of the kernel while it is open.
+type ReqID uint64
+
+// Event is what the adapter tells the core.
+type Event interface{ event() }
+
+// Request is a call that wants an answer: exactly one Answer effect follows
+// for each, whatever happens. Op is one of the meta operations (Lookup,
+// GetAttr, SetAttr, Make, ...; not Write and ReadMap) or one of the client's
+// own (ReadFile, WriteFile, Flush, Fsync, SyncAll, Shutdown).
+type Request struct {
+	ID ReqID
+	Op any
+}
+
+// ReadFile reads file content. Answer: *FilePlan.
+type ReadFile struct {
+	Ino meta.Ino
+	Off uint64
+	Len uint32
+}
+
+// WriteFile writes file content into the buffer. The core owns Data from now
+// on. Answer: *meta.AttrResult at once while there is room; with Append or
+// Sync after publication, Off telling where the data went.
+type WriteFile struct {
+	Cred     meta.Cred
+	Ino      meta.Ino
+	Off      uint64
+	Data     []byte
+	Append   bool // to the true end of file, atomically
+	Sync     bool // O_SYNC: answer when durable
+	KillPriv bool // clear setuid and setgid
+}
+
+// Flush publishes the file's buffered data (close). Answer: *meta.EmptyResult
+// or the file's pending error, reported once.
+type Flush struct{ Ino meta.Ino }
+
+// Fsync publishes the file's buffered data; the answer means durable.
+type Fsync struct{ Ino meta.Ino }
+
+// SyncAll publishes everything buffered by this mount.
+type SyncAll struct{}
+
+// Shutdown publishes everything, closes the session and answers. Later
+// requests fail with errs.Expired.
+type Shutdown struct{}
+
+// Cancel says that nobody waits for the request any longer. The core answers
+// it: with errs.Interrupted if its outcome does not matter to the
+// application's view (it may still be executed at the server), or as usual if
+// the outcome is already certain.
+type Cancel struct{ ID ReqID }
+
+// Forget says that the kernel dropped N references to an inode given by entry
+// results (Lookup, Make, Link, ReadDir with Plus).
+type Forget struct {
+	Ino meta.Ino
+	N   uint64
+}
+
+// OpenFile and CloseFile tell of open handles, so that data errors find
+// somebody to report to. They have no answer.
+type OpenFile struct{ Ino meta.Ino }
+
+// CloseFile ends what OpenFile began.
+type CloseFile struct{ Ino meta.Ino }
+
+// StreamUp says that a stream to the presumed leader is open.
+type StreamUp struct{ Stream uint64 }
+
+// StreamDown says that the stream ended or could not be opened. Unrefused
+// effects Send for it are lost.
+type StreamDown struct {
+	Stream uint64
+	Err    error
+}
+
+// FrameIn is a frame received on a stream.
+type FrameIn struct {
+	Stream uint64
+	Frame  meta.Frame
+}
+
+// BlockStored answers PutBlock when the write quorum is durable.
+type BlockStored struct {
+	Token uint64
+	PG    uint32
+	Epoch uint64
+	Acked []chunk.ServerID
+	// Missing are the members without a durable copy so far.
+	Missing []chunk.ServerID
+}
+
+// BlockLate says that a copy missing in BlockStored is durable now.
+type BlockLate struct {
+	Token  uint64
+	Server chunk.ServerID
+}
+
+// BlockFailed answers PutBlock when the block cannot be stored: a permanent
+// error (no space, refused). While servers are merely away the adapter goes
+// on trying.
+type BlockFailed struct {
+	Token uint64
+	Err   error
+}
+
+// Tick tells the time when nothing else happens; see the effect Timer.
+type Tick struct{}
+
+func (Request) event()     {}
+func (Cancel) event()      {}
+func (Forget) event()      {}
+func (OpenFile) event()    {}
+func (CloseFile) event()   {}
+func (StreamUp) event()    {}
+func (StreamDown) event()  {}
+func (FrameIn) event()     {}
+func (BlockStored) event() {}
+func (BlockLate) event()   {}
+func (BlockFailed) event() {}
+func (Tick) event()        {}
+
+// Effect is what the core asks of the adapter. Effects are carried out in
+// order; none may block the next Step.
+type Effect interface{ effect() }
+
+// Connect asks for a new stream with this number to the leader (the adapter
+// finds it; hint, if any, comes from a NotLeader frame). Any older stream is
+// abandoned. Answer: StreamUp or StreamDown.
+type Connect struct {
+	Stream uint64
+	Hint   string // address
+	After  Time   // not before (back-off); 0 = at once
+}
+
+// Send sends a frame on a stream; frames of a stream arrive in order or not
+// at all.
+type Send struct {
+	Stream uint64
+	Frame  meta.Frame
+}
+
+// Disconnect abandons a stream.
+type Disconnect struct{ Stream uint64 }
+
+// PutBlock stores a block under a fresh id on a write quorum. Data is
+// read-only until BlockStored or BlockFailed.
+type PutBlock struct {
+	Token uint64
+	ID    chunk.BlockID
+	Owner chunk.Owner
+	Data  []byte
+}
+
+// Answer completes a Request. Exactly one of Result and Err is set.
+type Answer struct {
+	ID     ReqID
+	Result any // a meta result or *FilePlan
+	Err    error
+}
+
+// Timer asks for a Tick at or soon after At; a later Timer replaces it.
+type Timer struct{ At Time }
+
+// Event for people: logged, shown by status.
+type Notice struct {
+	State State
+	Err   *errs.Error // why, when not ready
+	Text  string
+}
+
+// State of the session as people see it.
+type State string
+
+// The states.
+const (
+	StateConnecting State = "connecting" // no stream; operations wait
+	StateReady      State = "ready"
+	StateEnded      State = "ended" // session lost or closed
+)
+
+func (Connect) effect()    {}
+func (Send) effect()       {}
+func (Disconnect) effect() {}
+func (PutBlock) effect()   {}
+func (Answer) effect()     {}
+func (Timer) effect()      {}
+func (Notice) effect()     {}
+
+// FilePlan tells the adapter how to assemble the bytes of a read: pieces in
+// ascending order without gaps; the total is the length to return (short at
+// end of file). Data pieces are read-only copies.
+type FilePlan struct {
+	Attr   meta.Attr // merged with own buffered data
+	Pieces []Piece
+}
+
+// Piece is one part of a read: own or inline Data, a range of a block, or
+// zeros when neither is given.
+type Piece struct {
+	Len      uint32
+	Data     []byte
+	Block    *meta.BlockRef
+	BlockOff uint32
+}
+
+// Config of a client. Zero values take the defaults named.
+type Config struct {
+	Group      uint32 // Raft group of the drive
+	Open       meta.Open
+	MaxDirty   int    // bytes buffered before writes wait; default 256 MiB
+	BlockSize  int    // bytes of a full block; default chunk.MaxBlock
+	MaxPuts    int    // blocks under way; default 16
+	DirtyAge   Time   // publish after; default 1 s
+	RenewEvery Time   // default 5 s
+	RetryAfter Time   // first reconnect back-off; default 50 ms, doubles to 1 s
+	Seed       uint64 // of block ids; the adapter takes it from the system's randomness
+}
