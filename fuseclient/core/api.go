@@ -233,11 +233,13 @@ type Piece struct {
 type Config struct {
 	Group      uint32 // Raft group of the drive
 	Open       meta.Open
-	MaxDirty   int    // bytes buffered before writes wait; default 256 MiB
-	BlockSize  int    // bytes of a full block; default chunk.MaxBlock
-	MaxPuts    int    // blocks under way; default 16
-	DirtyAge   Time   // publish after; default 1 s
-	RenewEvery Time   // default 5 s
-	RetryAfter Time   // first reconnect back-off; default 50 ms, doubles to 1 s
-	Seed       uint64 // of block ids; the adapter takes it from the system's randomness
+	MaxDirty   int  // bytes buffered before writes wait; default 256 MiB
+	BlockSize  int  // bytes of a full block; default chunk.MaxBlock
+	MaxPuts    int  // blocks under way; default 16
+	DirtyAge   Time // publish after; default 1 s
+	RenewEvery Time // default 5 s
+	RetryAfter Time // first reconnect back-off; default 50 ms, doubles to 1 s
+	// NewBlockID makes random block ids; injected because a core has no
+	// randomness of its own. Required.
+	NewBlockID func() chunk.BlockID
 }
