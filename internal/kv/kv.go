@@ -3,6 +3,9 @@
 //
 // Keys are compared bytewise. A View is a consistent state; a Tx is a View
 // whose writes it sees itself. Nobody else sees them until the owner commits.
+//
+// Mem keeps everything in memory (tests, models). Overlay turns any View into
+// a Tx by buffering writes beside it; the durable store is built from it.
 package kv
 
 // View reads one consistent state. Safe for concurrent readers unless it is a
@@ -16,6 +19,13 @@ type View interface {
 	// fn returns false. hi == nil means no upper bound. key and val are valid
 	// only during the call. In a Tx, fn must not write.
 	Scan(lo, hi []byte, fn func(key, val []byte) bool) error
+}
+
+// Snapshot is a View that holds resources.
+type Snapshot interface {
+	View
+	// Release gives them back. Call it exactly once, after all reads.
+	Release()
 }
 
 // Tx is one transaction of the single writer. Not safe for concurrent use.
