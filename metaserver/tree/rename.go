@@ -1,0 +1,232 @@
+package tree
+
+import (
+	"agentdrive/internal/errs"
+	"agentdrive/internal/kv"
+	"agentdrive/metaserver/meta"
+)
+
+// move is a rename with its inodes.
+type move struct {
+	*meta.Rename
+	from, to *node // directories
+	n        *node // what moves
+	over     *node // what has the new name now, or nil
+}
+
+// rename executes Rename. The order of its checks is that of Linux.
+func (u *unit) rename(x *meta.Rename) (meta.Result, error) {
+	m, err := u.prepareMove(x)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.checkLoops(m); err != nil {
+		return nil, err
+	}
+	if m.over == m.n { // two names of one file, or one name: nothing happens
+		return &meta.AttrResult{Attr: m.n.Attr}, nil
+	}
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	if x.Flags&meta.RenameExchange != 0 {
+		err = u.exchange(m)
+	} else {
+		err = u.replace(m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	u.modify(m.from)
+	if m.to != m.from {
+		u.modify(m.to)
+	}
+	return &meta.AttrResult{Attr: m.n.Attr}, nil
+}
+
+// prepareMove resolves both names and checks flags against what exists.
+func (u *unit) prepareMove(x *meta.Rename) (*move, error) {
+	if x.Flags&^(meta.RenameNoReplace|meta.RenameExchange) != 0 || x.Flags == meta.RenameNoReplace|meta.RenameExchange {
+		return nil, fail("tree.rename", errs.Invalid, "flags %#x", x.Flags)
+	}
+	if err := checkName(x.NewName); err != nil {
+		return nil, err
+	}
+	m := &move{Rename: x}
+	var err error
+	if m.from, m.n, err = u.victim(x.OldParent, x.OldName); err != nil {
+		return nil, err
+	}
+	if m.to, err = u.loadDir(x.NewParent); err != nil {
+		return nil, err
+	}
+	e, exists, err := u.entry(u.tx, x.NewParent, x.NewName)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case exists && x.Flags&meta.RenameNoReplace != 0:
+		return nil, fail("tree.rename", errs.Exist, "%q exists", x.NewName)
+	case exists:
+		m.over, err = u.loadEntry(e)
+	case x.Flags&meta.RenameExchange != 0:
+		err = fail("tree.rename", errs.NotExist, "no %q in directory %d", x.NewName, x.NewParent)
+	default:
+		err = checkLive(m.to)
+	}
+	return m, err
+}
+
+// checkLoops refuses to make a directory its own descendant.
+func (u *unit) checkLoops(m *move) error {
+	if m.from == m.to {
+		return nil
+	}
+	if m.n.IsDir() {
+		below, err := u.within(u.tx, m.n.Ino, m.to.Ino)
+		if err != nil {
+			return err
+		}
+		if below {
+			return fail("tree.rename", errs.Invalid, "directory %d would become its own descendant", m.n.Ino)
+		}
+	}
+	if m.over == nil || !m.over.IsDir() {
+		return nil
+	}
+	above, err := u.within(u.tx, m.over.Ino, m.from.Ino)
+	if err != nil || !above {
+		return err
+	}
+	if m.Flags&meta.RenameExchange != 0 {
+		return fail("tree.rename", errs.Invalid, "directory %d would become its own descendant", m.over.Ino)
+	}
+	return fail("tree.rename", errs.NotEmpty, "directory %d holds what is moved", m.over.Ino)
+}
+
+// check applies the rules of removal to both names.
+func (m *move) check() error {
+	if err := checkSticky(m.Cred, m.from, m.n); err != nil {
+		return err
+	}
+	if m.over == nil {
+		return nil
+	}
+	if err := checkSticky(m.Cred, m.to, m.over); err != nil {
+		return err
+	}
+	if m.Flags&meta.RenameExchange != 0 {
+		return nil
+	}
+	switch {
+	case m.n.IsDir() && !m.over.IsDir():
+		return fail("tree.rename", errs.NotDir, "%q is not a directory", m.NewName)
+	case !m.n.IsDir() && m.over.IsDir():
+		return fail("tree.rename", errs.IsDir, "%q is a directory", m.NewName)
+	case m.over.IsDir() && m.over.Size != 0:
+		return fail("tree.rename", errs.NotEmpty, "%q holds %d entries", m.NewName, m.over.Size)
+	}
+	return nil
+}
+
+// replace moves m.n to the new name, over what is there.
+func (u *unit) replace(m *move) error {
+	if m.over != nil {
+		if err := u.unlinked(m.over, m.to); err != nil {
+			return err
+		}
+		u.dropEntry(m.to, m.NewName)
+	}
+	u.dropEntry(m.from, m.OldName)
+	u.addEntry(m.to, m.NewName, m.n)
+	return u.moved(m.n, m.from, m.to)
+}
+
+// exchange swaps what the two names stand for.
+func (u *unit) exchange(m *move) error {
+	u.set(u.entryKey(m.from.Ino, m.OldName), encode(&entry{Ino: m.over.Ino, Type: m.over.Mode & meta.ModeType}))
+	u.set(u.entryKey(m.to.Ino, m.NewName), encode(&entry{Ino: m.n.Ino, Type: m.n.Mode & meta.ModeType}))
+	if err := u.moved(m.n, m.from, m.to); err != nil {
+		return err
+	}
+	return u.moved(m.over, m.to, m.from)
+}
+
+// moved books that a name of n went from one directory to another.
+func (u *unit) moved(n, from, to *node) error {
+	u.touch(n)
+	if from == to {
+		return nil
+	}
+	if n.IsDir() {
+		from.Nlink--
+		to.Nlink++
+	}
+	if n.Nlink == 1 || n.IsDir() {
+		n.Parent = to.Ino
+		return nil
+	}
+	if err := u.countParent(n.Ino, from.Ino, -1); err != nil {
+		return err
+	}
+	return u.countParent(n.Ino, to.Ino, 1)
+}
+
+// maxDepth ends walks to the root that a damaged store made endless.
+const maxDepth = 1 << 20
+
+// within reports whether dir is root or lies below it.
+func (s Space) within(v kv.View, root, dir meta.Ino) (bool, error) {
+	for range maxDepth {
+		if dir == root {
+			return true, nil
+		}
+		if dir == meta.RootIno || dir == 0 {
+			return false, nil
+		}
+		n, err := s.inode(v, dir)
+		if err != nil {
+			if errs.Is(err, errs.Stale) {
+				return false, nil
+			}
+			return false, err
+		}
+		dir = n.Parent
+	}
+	return false, fail("tree.parents", errs.Corrupt, "the parents of inode %d form a ring", dir)
+}
+
+// maxParents bounds the parents of a file with several links that InSubtree
+// looks at.
+const maxParents = 64
+
+// InSubtree reports whether ino is root or lies below it, by stored parents.
+// A file with several links counts when one of the first maxParents
+// directories that hold it does. An orphan lies nowhere.
+func (s Space) InSubtree(v kv.View, root, ino meta.Ino) (bool, error) {
+	if ino == root {
+		return true, nil
+	}
+	n, err := s.inode(v, ino)
+	if err != nil {
+		return false, err
+	}
+	if n.Nlink <= 1 || n.IsDir() {
+		return s.within(v, root, n.Parent)
+	}
+	var parents []meta.Ino
+	lo := key(prefixParent, uint64(s.Layer), uint64(ino))
+	err = v.Scan(lo, keysEnd(lo), func(k, _ []byte) bool {
+		parents = append(parents, meta.Ino(keyInt(k, 2)))
+		return len(parents) < maxParents
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, p := range parents {
+		if in, err := s.within(v, root, p); err != nil || in {
+			return in, err
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,182 @@
+package tree
+
+import (
+	"fmt"
+	"math"
+
+	"agentdrive/internal/errs"
+	"agentdrive/internal/kv"
+	"agentdrive/metaserver/meta"
+)
+
+// unit is one operation on its way: it hands out each inode once, so that two
+// names for one inode share its changes, and writes the changed ones at the
+// end. Until every check has passed an operation writes nothing: changes of
+// names and extents are noted by edit and written by commit too.
+type unit struct {
+	Space
+	tx    kv.Tx
+	st    Stamp
+	nodes []*node
+	edits []edit
+	count counters
+	dirty bool // count changed
+}
+
+// node is an inode in use by a unit.
+type node struct {
+	inode
+	dirty   bool
+	touched bool // Ctime is that of this operation
+	dead    bool
+}
+
+// edit is a write that waits for commit; val nil deletes.
+type edit struct{ key, val []byte }
+
+func (u *unit) loadCounters() error {
+	ok, err := get(u.tx, u.counterKey(), &u.count)
+	if err != nil {
+		return err
+	}
+	if !ok || u.count.Dropped {
+		return fail("tree.apply", errs.Stale, "the drive was deleted")
+	}
+	return nil
+}
+
+// load gives the inode ino for reading and changing.
+func (u *unit) load(ino meta.Ino) (*node, error) {
+	for _, n := range u.nodes {
+		if n.Ino == ino {
+			return n, nil
+		}
+	}
+	in, err := u.inode(u.tx, ino)
+	if err != nil {
+		return nil, err
+	}
+	n := &node{inode: *in}
+	u.nodes = append(u.nodes, n)
+	return n, nil
+}
+
+// loadDir is load for a directory.
+func (u *unit) loadDir(ino meta.Ino) (*node, error) {
+	n, err := u.load(ino)
+	if err == nil && !n.IsDir() {
+		return nil, fail("tree.dir", errs.NotDir, "inode %d is not a directory", ino)
+	}
+	return n, err
+}
+
+// loadEntry gives the inode behind an entry. Its absence is corruption.
+func (u *unit) loadEntry(e entry) (*node, error) {
+	n, err := u.load(e.Ino)
+	if errs.Is(err, errs.Stale) {
+		return nil, errs.E("tree.entry", errs.Corrupt, fmt.Sprintf("entry names inode %d, which does not exist", e.Ino), nil)
+	}
+	return n, err
+}
+
+func (u *unit) set(k, val []byte) { u.edits = append(u.edits, edit{k, val}) }
+func (u *unit) del(k []byte)      { u.edits = append(u.edits, edit{k, nil}) }
+
+// owe puts a debt into the queue.
+func (u *unit) owe(kind uint8, id uint64, d debt) { u.set(u.debtKey(kind, id), encode(&d)) }
+
+// commit writes everything down, in an order that depends on the operation
+// alone.
+func (u *unit) commit() {
+	for _, e := range u.edits {
+		if e.val == nil {
+			u.tx.Delete(e.key)
+		} else {
+			u.tx.Set(e.key, e.val)
+		}
+	}
+	for _, n := range u.nodes {
+		switch {
+		case n.dead:
+			u.tx.Delete(u.inodeKey(n.Ino))
+		case n.dirty:
+			u.tx.Set(u.inodeKey(n.Ino), encode(&n.inode))
+		}
+	}
+	if u.dirty {
+		u.tx.Set(u.counterKey(), encode(&u.count))
+	}
+	u.edits, u.nodes, u.dirty = nil, nil, false
+}
+
+// later is the time to stamp over old: strictly later, and now if it is.
+func (u *unit) later(old int64) int64 {
+	if old == math.MaxInt64 || old < u.st.Now {
+		return max(old, u.st.Now)
+	}
+	return old + 1
+}
+
+// touch marks a change of attributes.
+func (u *unit) touch(n *node) {
+	if !n.touched {
+		n.Ctime = u.later(n.Ctime)
+	}
+	n.dirty, n.touched = true, true
+}
+
+// modify marks a change of content or entries.
+func (u *unit) modify(n *node) {
+	n.Mtime = u.later(n.Mtime)
+	n.DataVersion++
+	u.touch(n)
+}
+
+// resize books a change of the allocated bytes of n.
+func (u *unit) resize(n *node, add, sub uint64) {
+	if add == sub {
+		return
+	}
+	n.Bytes += add - sub
+	u.count.Bytes += add - sub
+	n.dirty, u.dirty = true, true
+}
+
+// addEntry names n in dir. The caller has checked that the name is free.
+func (u *unit) addEntry(dir *node, name string, n *node) {
+	u.set(u.entryKey(dir.Ino, name), encode(&entry{Ino: n.Ino, Type: n.Mode & meta.ModeType}))
+	dir.Size++
+}
+
+// dropEntry removes a name that exists.
+func (u *unit) dropEntry(dir *node, name string) {
+	u.del(u.entryKey(dir.Ino, name))
+	dir.Size--
+}
+
+// checkLive refuses new names in a directory that was removed.
+func checkLive(dir *node) error {
+	if dir.Nlink == 0 {
+		return fail("tree.dir", errs.NotExist, "directory %d was removed", dir.Ino)
+	}
+	return nil
+}
+
+// checkSticky is the rule of directories with the sticky bit: only the owner
+// of the entry, the owner of the directory and root may take a name away.
+func checkSticky(cred meta.Cred, dir, n *node) error {
+	if dir.Mode&meta.ModeSticky == 0 || cred.UID == 0 || cred.UID == dir.UID || cred.UID == n.UID {
+		return nil
+	}
+	return fail("tree.sticky", errs.Permission, "directory %d is sticky", dir.Ino)
+}
+
+// dropPrivileges clears setuid and setgid as a write by someone else does.
+// Setgid without group execution stays for members of the group, as far as
+// the credentials tell.
+func dropPrivileges(cred meta.Cred, n *node) {
+	n.Mode &^= meta.ModeSetuid
+	if n.Mode&0o010 != 0 || (cred.UID != 0 && cred.GID != n.GID) {
+		n.Mode &^= meta.ModeSetgid
+	}
+}
