@@ -12,19 +12,20 @@ import (
 // is numeric order.
 const (
 	// Owned by this package.
-	prefixInode   = 'I' // layer, ino -> inode
-	prefixEntry   = 'D' // layer, dir, hash63(name), name -> entry
-	prefixExtent  = 'E' // layer, content, last byte of the range -> extent
-	prefixXattr   = 'A' // layer, ino, name -> value too large for the inode
-	prefixParent  = 'K' // layer, ino, parent -> links there; inodes of several links
-	prefixOrphan  = 'O' // layer, ino -> orphan
-	prefixPin     = 'P' // session, layer, ino -> empty: orphans of a session
-	prefixQueue   = 'Q' // layer, kind, id -> debt
-	prefixCounter = 'N' // layer -> counters
-	prefixBlock   = 'B' // block -> BlockRec
-	prefixRepair  = 'X' // server, block -> repair
-	prefixFreed   = 'F' // Raft index, block -> freed
-	prefixTotals  = 'T' // -> totals of the repair list
+	prefixInode      = 'I' // layer, ino -> inode
+	prefixEntry      = 'D' // layer, dir, hash63(name), name -> entry
+	prefixExtent     = 'E' // layer, content, last byte of the range -> extent
+	prefixXattr      = 'A' // layer, ino, name -> value too large for the inode
+	prefixParent     = 'K' // layer, ino, parent -> links there; inodes of several links
+	prefixOrphan     = 'O' // layer, ino -> orphan
+	prefixUnresolved = 'U' // layer, ino -> empty: orphans whose pins are not known
+	prefixPin        = 'P' // session, layer, ino -> empty: orphans of a session
+	prefixQueue      = 'Q' // layer, kind, id -> debt
+	prefixCounter    = 'N' // layer -> counters
+	prefixBlock      = 'B' // block -> BlockRec
+	prefixRepair     = 'X' // server, block -> repair
+	prefixFreed      = 'F' // Raft index, block -> freed
+	prefixTotals     = 'T' // -> totals of the repair list
 
 	// PrefixFeed is reserved for the change feed.
 	PrefixFeed = 'J'
@@ -34,6 +35,7 @@ const (
 	PrefixSession = 'S'
 	PrefixReply   = 'R'
 	PrefixCluster = 'C'
+	// and the lower-case letters.
 )
 
 // Cookies below firstCookie are the start of a listing, "." and "..".
@@ -101,6 +103,10 @@ func (s Space) parentKey(ino, parent meta.Ino) []byte {
 
 func (s Space) orphanKey(ino meta.Ino) []byte {
 	return key(prefixOrphan, uint64(s.Layer), uint64(ino))
+}
+
+func (s Space) unresolvedKey(ino meta.Ino) []byte {
+	return key(prefixUnresolved, uint64(s.Layer), uint64(ino))
 }
 
 func (s Space) pinKey(session meta.SessionID, ino meta.Ino) []byte {

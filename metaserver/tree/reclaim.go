@@ -249,6 +249,7 @@ func (r *reclaim) dropOrphans() (bool, error) {
 	for _, o := range list {
 		r.budget -= 1 + len(o.Pins)
 		r.del(r.orphanKey(o.Ino))
+		r.del(r.unresolvedKey(o.Ino))
 		for _, session := range o.Pins {
 			r.del(r.pinKey(session, o.Ino))
 		}

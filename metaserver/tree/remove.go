@@ -82,6 +82,7 @@ func (u *unit) unlinked(n, dir *node) error {
 	case 0:
 		n.Parent = 0
 		u.set(u.orphanKey(n.Ino), encode(&orphan{}))
+		u.set(u.unresolvedKey(n.Ino), []byte{recordVersion})
 		return nil
 	case 1:
 		return u.lastParent(n, dir.Ino)
@@ -128,6 +129,7 @@ func (u *unit) die(n *node) error {
 		u.owe(debtXattrs, uint64(n.Ino), debt{})
 	}
 	u.del(u.orphanKey(n.Ino))
+	u.del(u.unresolvedKey(n.Ino))
 	u.resize(n, 0, n.Bytes)
 	u.count.Files--
 	u.dirty, n.dead = true, true
@@ -163,6 +165,20 @@ func (s Space) Orphans(v kv.View, after meta.Ino, limit int) ([]Orphan, error) {
 	return list, err
 }
 
+// Unresolved lists up to limit orphans whose pins are not known yet, with
+// numbers above after, ascending. It costs nothing for the others.
+func (s Space) Unresolved(v kv.View, after meta.Ino, limit int) ([]Orphan, error) {
+	var list []Orphan
+	err := v.Scan(s.unresolvedKey(after+1), key(prefixUnresolved, uint64(s.Layer)+1), func(k, _ []byte) bool {
+		if len(list) >= limit {
+			return false
+		}
+		list = append(list, Orphan{Ino: meta.Ino(keyInt(k, 1))})
+		return true
+	})
+	return list, err
+}
+
 // ResolveOrphan says which sessions pin the orphan ino; with none it dies.
 // Pins already known are kept beside the new ones. An inode that is no orphan
 // (any more) is left alone.
@@ -176,6 +192,7 @@ func (s Space) ResolveOrphan(tx kv.Tx, st Stamp, ino meta.Ino, pins []meta.Sessi
 		return err
 	}
 	o.Resolved = true
+	u.del(s.unresolvedKey(ino))
 	for _, session := range pins {
 		if !contains(o.Pins, session) {
 			o.Pins = append(o.Pins, session)

@@ -1,0 +1,291 @@
+package core
+
+import (
+	"agentdrive/internal/errs"
+	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/state"
+)
+
+// Server is the core of one group. Not safe for concurrent use: the adapter
+// serializes Step.
+type Server struct {
+	cfg     Config
+	now     Time
+	leading bool
+	leader  LostLeadership // hint for clients while another leads
+	effects []Effect
+
+	streams  map[StreamID]*stream
+	sessions map[meta.SessionID]*session
+	order    []meta.SessionID // ids of sessions, ascending: iteration order
+
+	lastToken Token
+	queue     []queued           // waiting to be proposed
+	inFlight  map[Token][]queued // proposed entries
+
+	confirming bool
+	round      uint64
+	waiting    []confirmable // for the round under way
+	next       []confirmable // arrived during it
+	reads      map[Token]*read
+
+	orphans  orphanage
+	garbage  bool // the reclaim queue may hold work
+	reaping  bool // a Reclaim entry is under way
+	timerSet Time
+}
+
+type stream struct {
+	id      StreamID
+	peer    string
+	session *session // nil before Welcome
+	greeted bool     // Open or Resume was received
+}
+
+type session struct {
+	state.Session
+	stream    *stream // nil while disconnected
+	deadline  Time
+	reclaimed bool // declared its pins on this reign's or stream's beginning
+	closing   bool // a CloseSession is under way
+	pins      map[meta.Ino]uint32
+	inFlight  map[meta.OpID]bool // mutations queued or proposed
+}
+
+// queued is an item on its way into the log, with what to do when applied.
+type queued struct {
+	item    state.Item
+	stream  *stream // of an OpenSession
+	submit  Token   // of a Submit, 0 otherwise
+	replies bool    // item is a client operation or log batch
+}
+
+// confirmable waits for a leadership confirmation: a read or a renewal.
+type confirmable struct {
+	stream *stream
+	op     *meta.OpFrame // nil for others
+	resume *meta.Resume
+	renew  *meta.Renew
+}
+
+// read is a read being executed.
+type read struct {
+	stream *stream
+	id     meta.OpID
+	resume *meta.Resume
+}
+
+// New makes a core that follows nobody and leads nothing yet.
+func New(cfg Config) *Server {
+	if cfg.TTL == 0 {
+		cfg.TTL = 15e9
+	}
+	if cfg.MaxInFlight == 0 {
+		cfg.MaxInFlight = 8
+	}
+	if cfg.Reclaim == 0 {
+		cfg.Reclaim = 512
+	}
+	s := &Server{cfg: cfg, streams: map[StreamID]*stream{}}
+	s.reset()
+	return s
+}
+
+// reset forgets everything that only a leader knows.
+func (s *Server) reset() {
+	s.sessions = map[meta.SessionID]*session{}
+	s.order = nil
+	s.queue = nil
+	s.inFlight = map[Token][]queued{}
+	s.confirming = false
+	s.waiting, s.next = nil, nil
+	s.reads = map[Token]*read{}
+	s.orphans = newOrphanage()
+	s.garbage, s.reaping = false, false
+	s.timerSet = 0
+}
+
+// Step takes one event and returns the effects it has, in order. The slice is
+// valid until the next Step. now never goes back.
+func (s *Server) Step(now Time, ev Event) []Effect {
+	s.now = max(s.now, now)
+	s.effects = s.effects[:0]
+	switch ev := ev.(type) {
+	case StreamOpened:
+		s.streams[ev.Stream] = &stream{id: ev.Stream, peer: ev.Peer}
+	case StreamClosed:
+		s.streamClosed(ev.Stream)
+	case StreamFrame:
+		if st := s.streams[ev.Stream]; st != nil {
+			s.onFrame(st, ev.Frame)
+		}
+	case BecameLeader:
+		s.becomeLeader(ev)
+	case LostLeadership:
+		s.loseLeadership(ev)
+	case Confirmed:
+		s.onConfirmed(ev)
+	case Applied:
+		s.onApplied(ev)
+	case ReadDone:
+		s.onReadDone(ev)
+	case SessionRead:
+		s.onSessionRead(ev)
+	case OrphansFound:
+		s.orphansFound(ev.Orphans)
+	case Submit:
+		s.onSubmit(ev)
+	case Tick:
+		s.timerSet = 0
+	}
+	if s.leading {
+		s.expireSessions()
+		s.resolveOrphans()
+		s.reap()
+		s.flush()
+		s.setTimer()
+	}
+	return s.effects
+}
+
+func (s *Server) emit(e Effect) { s.effects = append(s.effects, e) }
+
+func (s *Server) token() Token {
+	s.lastToken++
+	return s.lastToken
+}
+
+func (s *Server) becomeLeader(ev BecameLeader) {
+	s.reset()
+	s.leading = true
+	for _, rec := range ev.Sessions {
+		s.addSession(rec, s.now+s.cfg.TTL+s.cfg.TTL/10)
+	}
+	for _, o := range ev.Orphans {
+		s.orphans.add(o)
+	}
+	s.garbage = true
+}
+
+func (s *Server) loseLeadership(ev LostLeadership) {
+	s.leading = false
+	s.leader = ev
+	for _, tok := range sortedTokens(s.inFlight) {
+		s.failSubmits(s.inFlight[tok])
+	}
+	s.failSubmits(s.queue)
+	for _, id := range sortedStreams(s.streams) {
+		s.redirect(s.streams[id])
+	}
+	s.reset()
+}
+
+// failSubmits answers the adapter's own proposals: their outcome is unknown.
+func (s *Server) failSubmits(list []queued) {
+	for _, q := range list {
+		if q.submit != 0 {
+			s.emit(Submitted{q.submit, meta.Failed(s.notLeader())})
+		}
+	}
+}
+
+func (s *Server) notLeader() error {
+	return errs.E("group", errs.NotLeader, "this server does not lead the group", nil).WithHint(s.leader.Address)
+}
+
+// redirect sends a client to the leader and ends its stream.
+func (s *Server) redirect(st *stream) {
+	s.emit(Send{st.id, &meta.NotLeader{Leader: s.leader.Leader, Address: s.leader.Address}})
+	s.drop(st)
+}
+
+// evict tells a client why its stream ends.
+func (s *Server) evict(st *stream, err error) {
+	e, ok := err.(*errs.Error)
+	if !ok {
+		e = errs.E("session", errs.Other, "", err)
+	}
+	s.emit(Send{st.id, &meta.Evicted{Err: e}})
+	s.drop(st)
+}
+
+func (s *Server) drop(st *stream) {
+	s.emit(CloseStream{st.id})
+	s.streamClosed(st.id)
+}
+
+func (s *Server) streamClosed(id StreamID) {
+	st := s.streams[id]
+	if st == nil {
+		return
+	}
+	delete(s.streams, id)
+	if st.session != nil && st.session.stream == st {
+		st.session.stream = nil
+	}
+	st.session = nil
+}
+
+func (s *Server) addSession(rec state.Session, deadline Time) *session {
+	se := &session{Session: rec, deadline: deadline, pins: map[meta.Ino]uint32{}, inFlight: map[meta.OpID]bool{}}
+	s.sessions[rec.ID] = se
+	s.order = insertSorted(s.order, rec.ID)
+	return se
+}
+
+// endSession forgets a session whose end is in the log.
+func (s *Server) endSession(id meta.SessionID, err error) {
+	se := s.sessions[id]
+	if se == nil {
+		return
+	}
+	if se.stream != nil {
+		s.evict(se.stream, err)
+	}
+	delete(s.sessions, id)
+	s.order = removeSorted(s.order, id)
+	s.orphans.sessionEnded(id)
+	s.garbage = true
+}
+
+// expireSessions ends those that did not renew.
+func (s *Server) expireSessions() {
+	for _, id := range s.order {
+		se := s.sessions[id]
+		if se.closing || s.now < se.deadline {
+			continue
+		}
+		se.closing = true
+		s.emit(Notice{Text: "session expired: no renewal within its life", Session: id})
+		s.enqueue(queued{item: state.Item{Internal: &state.CloseSession{Session: id}}})
+	}
+}
+
+// reap keeps one background step under way while the queue may hold work.
+func (s *Server) reap() {
+	if s.garbage && !s.reaping {
+		s.reaping, s.garbage = true, false
+		s.enqueue(queued{item: state.Item{Internal: &state.Reclaim{Budget: uint32(s.cfg.Reclaim)}}})
+	}
+}
+
+func (s *Server) onSubmit(ev Submit) {
+	if !s.leading {
+		s.emit(Submitted{ev.Token, meta.Failed(s.notLeader())})
+		return
+	}
+	s.enqueue(queued{item: state.Item{Internal: ev.Op}, submit: ev.Token})
+}
+
+func (s *Server) setTimer() {
+	var at Time
+	for _, id := range s.order {
+		if se := s.sessions[id]; !se.closing && (at == 0 || se.deadline < at) {
+			at = se.deadline
+		}
+	}
+	if at != 0 && at != s.timerSet {
+		s.timerSet = at
+		s.emit(Timer{at})
+	}
+}

@@ -1,0 +1,238 @@
+package core
+
+import (
+	"fmt"
+
+	"agentdrive/internal/errs"
+	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/state"
+)
+
+// onFrame takes one frame of a client.
+func (s *Server) onFrame(st *stream, f meta.Frame) {
+	if !s.leading {
+		s.redirect(st)
+		return
+	}
+	switch f := f.(type) {
+	case *meta.Open:
+		if s.greet(st) {
+			s.enqueue(queued{item: state.Item{Internal: &state.OpenSession{Open: *f}}, stream: st})
+		}
+		return
+	case *meta.Resume:
+		if s.greet(st) {
+			s.confirm(confirmable{stream: st, resume: f})
+		}
+		return
+	}
+	se := st.session
+	if se == nil {
+		s.evict(st, protocolError("a frame came before the session was open"))
+		return
+	}
+	switch f := f.(type) {
+	case *meta.OpFrame:
+		s.onOp(st, se, f)
+	case *meta.Log:
+		s.enqueue(queued{replies: true, item: state.Item{Session: se.ID, Epoch: se.Epoch, First: f.First, Ops: f.Ops}})
+	case *meta.Renew:
+		s.confirm(confirmable{stream: st, renew: f})
+	case *meta.Reclaim:
+		s.onReclaim(se, f)
+	case *meta.Unpin:
+		s.onUnpin(se, f)
+	case *meta.Close:
+		if !se.closing {
+			se.closing = true
+			s.enqueue(queued{item: state.Item{Internal: &state.CloseSession{Session: se.ID}}})
+		}
+	default:
+		s.evict(st, protocolError(fmt.Sprintf("frame %d is not for a server, or not in use yet", f.FrameKind())))
+	}
+}
+
+func protocolError(msg string) error { return errs.E("session.frame", errs.Invalid, msg, nil) }
+
+// greet accepts one Open or Resume per stream.
+func (s *Server) greet(st *stream) bool {
+	if st.greeted {
+		s.evict(st, protocolError("a stream carries one session"))
+		return false
+	}
+	st.greeted = true
+	return true
+}
+
+func (s *Server) onOp(st *stream, se *session, f *meta.OpFrame) {
+	if f.Op.Kind().IsRead() {
+		s.confirm(confirmable{stream: st, op: f})
+		return
+	}
+	if se.inFlight[f.ID] {
+		return // sent again after a reconnect; the answer is on its way
+	}
+	if len(se.inFlight) >= meta.OpWindow {
+		s.evict(st, protocolError("more operations in flight than the window allows"))
+		return
+	}
+	se.inFlight[f.ID] = true
+	s.enqueue(queued{replies: true, item: state.Item{
+		Session: se.ID, Epoch: se.Epoch, ID: f.ID, After: f.After, Acked: f.Acked, Op: f.Op,
+	}})
+}
+
+// confirm queues work for the next leadership confirmation (rule S3). One
+// round is under way at a time: what arrives meanwhile needs the next, since
+// the round began before it.
+func (s *Server) confirm(w confirmable) {
+	if s.confirming {
+		s.next = append(s.next, w)
+		return
+	}
+	s.waiting = append(s.waiting, w)
+	s.startRound()
+}
+
+func (s *Server) startRound() {
+	s.confirming = true
+	s.round++
+	s.emit(Confirm{s.round})
+}
+
+func (s *Server) onConfirmed(ev Confirmed) {
+	if !s.confirming || ev.Round != s.round {
+		return // of an earlier reign
+	}
+	s.confirming = false
+	if ev.Err != nil {
+		// No quorum answers for our term. If we were deposed the adapter says
+		// so; otherwise the work waits for the next round.
+		s.next = append(s.waiting, s.next...)
+		s.waiting = nil
+		if len(s.next) > 0 {
+			s.waiting, s.next = s.next, nil
+			s.startRound()
+		}
+		return
+	}
+	ready := s.waiting
+	s.waiting, s.next = s.next, nil
+	if len(s.waiting) > 0 {
+		s.startRound()
+	}
+	for _, w := range ready {
+		s.confirmed(w)
+	}
+}
+
+func (s *Server) confirmed(w confirmable) {
+	st := w.stream
+	if s.streams[st.id] != st {
+		return
+	}
+	switch {
+	case w.resume != nil:
+		tok := s.token()
+		s.reads[tok] = &read{stream: st, resume: w.resume}
+		s.emit(ReadSession{tok, w.resume.Session, w.resume.Epoch, w.resume.Nonce})
+	case st.session == nil:
+	case w.renew != nil:
+		st.session.deadline = s.now + s.cfg.TTL + s.cfg.TTL/10
+		s.emit(Send{st.id, &meta.Renewed{Seq: w.renew.Seq}})
+	default:
+		tok := s.token()
+		s.reads[tok] = &read{stream: st, id: w.op.ID}
+		s.emit(Read{tok, st.session.Drive, w.op.Op})
+	}
+}
+
+func (s *Server) onReadDone(ev ReadDone) {
+	r := s.reads[ev.Token]
+	delete(s.reads, ev.Token)
+	if r == nil || s.streams[r.stream.id] != r.stream || r.stream.session == nil {
+		return // the client asks again on its new stream
+	}
+	s.reply(r.stream, r.id, ev.Outcome)
+}
+
+// reply answers an operation and counts the pins that the answer gives.
+func (s *Server) reply(st *stream, id meta.OpID, o meta.Outcome) {
+	pins := st.session.pins
+	switch res := o.Result.(type) {
+	case *meta.EntryResult:
+		pins[res.Attr.Ino]++
+	case *meta.DirResult:
+		if res.Plus {
+			for i := range res.Entries {
+				pins[res.Entries[i].Attr.Ino]++
+			}
+		}
+	}
+	s.emit(Send{st.id, &meta.Reply{ID: id, Outcome: o}})
+}
+
+// onSessionRead finishes a Resume.
+func (s *Server) onSessionRead(ev SessionRead) {
+	r := s.reads[ev.Token]
+	delete(s.reads, ev.Token)
+	if r == nil || s.streams[r.stream.id] != r.stream {
+		return
+	}
+	if ev.Err != nil {
+		s.evict(r.stream, ev.Err)
+		return
+	}
+	se := s.sessions[ev.Result.Session]
+	if se == nil || se.closing {
+		s.evict(r.stream, errs.E("session.resume", errs.Expired, fmt.Sprintf("session %d has ended", ev.Result.Session), nil))
+		return
+	}
+	se.reclaimed = false
+	se.pins = map[meta.Ino]uint32{}
+	s.welcome(r.stream, se, ev.Result, true)
+}
+
+// welcome binds a stream to a session.
+func (s *Server) welcome(st *stream, se *session, res *meta.SessionResult, resumed bool) {
+	if old := se.stream; old != nil && old != st {
+		s.drop(old)
+	}
+	se.stream, st.session = st, se
+	se.deadline = s.now + s.cfg.TTL + s.cfg.TTL/10
+	s.emit(Send{st.id, &meta.Welcome{
+		Session: se.ID, Epoch: se.Epoch, Root: res.Root, LastLogSeq: res.LastLogSeq,
+		TTLMillis: uint32(s.cfg.TTL / 1e6), Resumed: resumed,
+	}})
+}
+
+func (s *Server) onReclaim(se *session, f *meta.Reclaim) {
+	for _, p := range f.Pins {
+		se.pins[p.Ino] += p.Count
+	}
+	if f.Last {
+		se.reclaimed = true
+		s.unpinUndeclared(se)
+	}
+}
+
+func (s *Server) onUnpin(se *session, f *meta.Unpin) {
+	var gone []meta.Ino
+	for _, p := range f.Pins {
+		if n := se.pins[p.Ino]; n > p.Count {
+			se.pins[p.Ino] = n - p.Count
+			continue
+		}
+		delete(se.pins, p.Ino)
+		if s.orphans.unpin(orphanKey{se.Drive, p.Ino}, se.ID) {
+			gone = append(gone, p.Ino)
+		}
+	}
+	s.proposeUnpin(se.ID, gone)
+}
+
+func (s *Server) proposeUnpin(id meta.SessionID, inos []meta.Ino) {
+	if len(inos) > 0 {
+		s.enqueue(queued{item: state.Item{Internal: &state.UnpinOrphans{Session: id, Inos: inos}}})
+	}
+}
