@@ -110,6 +110,7 @@ func (c *Client) appended(a *appending, res meta.Result, err error) {
 		for _, p := range a.puts {
 			c.latePublished(p)
 		}
+		c.raiseFence(at.Attr)
 		c.answer(a.req, &meta.AttrResult{Attr: c.merged(at.Attr), Off: at.Off}, nil)
 		f.keep = c.ops.last
 	} else {

@@ -38,6 +38,7 @@ type file struct {
 
 	reads   int     // ReadMaps under way
 	shadows []*part // published while those were under way
+	fence   uint64  // version of content that maps must not be older than
 
 	lost     *errs.Error // session loss: reported until all handles are closed
 	failed   error       // publication failed: reported once
@@ -138,6 +139,13 @@ func (f *file) observe(a meta.Attr) {
 	if !f.known || a.DataVersion > f.attr.DataVersion ||
 		a.DataVersion == f.attr.DataVersion && a.Ctime >= f.attr.Ctime {
 		f.attr, f.known = a, true
+	}
+}
+
+// raiseFence notes the version that an own truncate or append made.
+func (c *Client) raiseFence(a meta.Attr) {
+	if f, ok := c.files.Get(a.Ino); ok {
+		f.fence = max(f.fence, a.DataVersion)
 	}
 }
 
