@@ -316,6 +316,7 @@ func (w *world) settle(what string, until func() bool) {
 			return
 		}
 		if i > 20000 {
+			w.dump()
 			w.fatal("%s: not settled: %+v, %d calls, state %s", what, w.c.Stats(), len(w.calls), w.state)
 		}
 		w.serve()
