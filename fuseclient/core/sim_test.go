@@ -43,7 +43,6 @@ type world struct {
 	calls   map[ReqID]*call
 	files   []*simFile
 	kernel  map[meta.Ino]uint64
-	fsyncs  int
 }
 
 // simFile is a file as the applications know it. ops is the kernel's inode
@@ -316,7 +315,6 @@ func (w *world) settle(what string, until func() bool) {
 			return
 		}
 		if i > 20000 {
-			w.dump()
 			w.fatal("%s: not settled: %+v, %d calls, state %s", what, w.c.Stats(), len(w.calls), w.state)
 		}
 		w.serve()
