@@ -29,7 +29,6 @@ type file struct {
 	partsEnd uint64  // end of the last range in parts
 	pending  int     // writes in parts, for mtime
 	taken    uint64  // number of the last part taken
-	gone     uint64  // number of the last part published or lost
 	write    *op     // the Write under way, nil if none
 	writing  int     // parts that it publishes, from the first
 

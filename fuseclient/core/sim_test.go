@@ -43,7 +43,6 @@ type world struct {
 	calls   map[ReqID]*call
 	files   []*simFile
 	kernel  map[meta.Ino]uint64
-	fsyncs  int
 }
 
 // simFile is a file as the applications know it. ops is the kernel's inode

@@ -238,7 +238,6 @@ func (w *world) changed(f *simFile, op any, a Answer) {
 		w.durable(f)
 	case Flush, Fsync:
 		w.durable(f)
-		w.fsyncs++
 	case *meta.Rename:
 		w.durable(f)
 	}
@@ -286,13 +285,13 @@ func (w *world) finish() {
 		w.step(Forget{Ino: ino, N: w.kernel[ino]})
 		delete(w.kernel, ino)
 	}
-	w.settle("forget", func() bool { return w.c.pins.flushAt == 0 && w.c.ops.flight.Len() == 0 })
+	w.settle("forget", func() bool { return w.c.pins.flushAt == 0 && len(w.c.ops.acks) == 0 && w.c.ops.flight.Len() == 0 })
 	w.checkPins()
 	if s := w.c.Stats(); s.Requests+s.Dirty+s.Files+s.Pins+s.InFlight != 0 {
 		w.fatal("memory is not returned: %+v", s)
 	}
-	if w.fsyncs == 0 && len(w.c.ops.acks) > 0 {
-		w.fatal("acknowledgements left")
+	if n := len(w.srv.sessions[w.session].recorded); n != 0 || len(w.c.ops.acking) != 0 {
+		w.fatal("%d outcomes stay recorded, %d acknowledgements unproven", n, len(w.c.ops.acking))
 	}
 	w.call(nil, Shutdown{})
 	w.settle("shutdown", func() bool { return len(w.calls) == 0 })
