@@ -114,6 +114,7 @@ func (c *Client) streamUp(stream uint64) {
 		return
 	}
 	c.send(&meta.Resume{Session: s.id, Epoch: s.epoch, Nonce: s.nonce})
+	c.reclaim()
 }
 
 func (c *Client) frameIn(ev FrameIn) {
@@ -151,8 +152,6 @@ func (c *Client) welcome(w *meta.Welcome) {
 	s.backoff = c.cfg.RetryAfter
 	if fresh {
 		c.reclaimFresh()
-	} else {
-		c.reclaim() // not before: frames are refused until the stream is bound
 	}
 	c.say(StateReady, nil, fmt.Sprintf("session %d", s.id))
 	if s.closeSent {

@@ -40,7 +40,15 @@ type stream struct {
 	peer    string
 	session *session // nil before Welcome
 	greeted bool     // Open or Resume was received
+
+	// Clients declare their pins right behind Resume, without waiting for
+	// Welcome: early keeps what came before the session was bound.
+	early     []*meta.Reclaim
+	earlyPins int
 }
+
+// maxEarlyPins bounds early; a client that has more waits for Welcome.
+const maxEarlyPins = 1 << 24
 
 type session struct {
 	state.Session

@@ -28,6 +28,11 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 	}
 	se := st.session
 	if se == nil {
+		if f, ok := f.(*meta.Reclaim); ok && st.greeted && st.earlyPins+len(f.Pins) <= maxEarlyPins {
+			st.early = append(st.early, f)
+			st.earlyPins += len(f.Pins)
+			return
+		}
 		s.evict(st, protocolError("a frame came before the session was open"))
 		return
 	}
@@ -204,6 +209,11 @@ func (s *Server) welcome(st *stream, se *session, res *meta.SessionResult, resum
 		Session: se.ID, Epoch: se.Epoch, Root: res.Root, LastLogSeq: res.LastLogSeq,
 		TTLMillis: uint32(s.cfg.TTL / 1e6), Resumed: resumed,
 	}})
+	early := st.early
+	st.early, st.earlyPins = nil, 0
+	for _, f := range early {
+		s.onReclaim(se, f)
+	}
 }
 
 func (s *Server) onReclaim(se *session, f *meta.Reclaim) {
