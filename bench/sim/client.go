@@ -32,6 +32,7 @@ type client struct {
 	paused bool
 	inbox  []client_core.Event
 	timer  uint64
+	tries  int    // nodes asked, in turn
 	blocks uint64 // ids given out
 
 	session meta.SessionID
@@ -102,7 +103,8 @@ func (c *client) do(ef client_core.Effect) {
 	w := c.w
 	switch ef := ef.(type) {
 	case client_core.Connect:
-		to := w.nodes[c.rng.IntN(nodeCount)]
+		c.tries++
+		to := w.nodes[c.tries%nodeCount]
 		for _, n := range w.nodes {
 			if n.name == ef.Hint {
 				to = n

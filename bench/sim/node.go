@@ -118,8 +118,11 @@ func (n *node) do(ef core.Effect) {
 	case core.ReadSession:
 		n.later(span(n.rng, 0, 4*ms), func() {
 			v := n.mem.View()
-			_, res, err := state.ResumeInfo(v, ef.Session, ef.Epoch, ef.Nonce)
-			n.later(span(n.rng, 0, 2*ms), func() { n.post(core.SessionRead{Token: ef.Token, Result: res, Err: err}) })
+			ev := core.SessionRead{Token: ef.Token}
+			if _, ev.Result, ev.Err = state.ResumeInfo(v, ef.Session, ef.Epoch, ef.Nonce); ev.Err == nil {
+				ev.Replies, ev.Err = state.EntryReplies(v, ef.Session)
+			}
+			n.later(span(n.rng, 0, 2*ms), func() { n.post(ev) })
 		})
 	case core.FindOrphans:
 		n.later(span(n.rng, 0, 4*ms), func() {

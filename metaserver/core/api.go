@@ -90,11 +90,13 @@ type ReadDone struct {
 	Outcome meta.Outcome
 }
 
-// SessionRead answers ReadSession.
+// SessionRead answers ReadSession. Replies are the recorded ones that give an
+// inode by name, from the same view as Result.
 type SessionRead struct {
-	Token  Token
-	Result *meta.SessionResult
-	Err    error
+	Token   Token
+	Result  *meta.SessionResult
+	Replies []state.EntryReply
+	Err     error
 }
 
 // OrphansFound answers FindOrphans with orphans nobody has resolved, read

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"agentdrive/chunkserver/chunk"
@@ -159,6 +160,36 @@ func ResumeInfo(v kv.View, id meta.SessionID, epoch uint64, nonce [16]byte) (Ses
 		return s, nil, err
 	}
 	return s, res.(*meta.SessionResult), nil
+}
+
+// EntryReply is a recorded reply that gives an inode by name.
+type EntryReply struct {
+	ID  meta.OpID
+	Ino meta.Ino
+}
+
+// EntryReplies lists the recorded replies of a session that give an inode by
+// name: the client may still ask for them, so they pin the inode (rule S6). At
+// most meta.OpWindow replies are recorded.
+func EntryReplies(v kv.View, id meta.SessionID) ([]EntryReply, error) {
+	var list []EntryReply
+	var bad error
+	pre := keyReplies(id)
+	err := v.Scan(pre, end(pre), func(k, b []byte) bool {
+		var o meta.Outcome
+		if bad = wire.Unmarshal(append([]byte(nil), b...), recordVersion, &o); bad != nil {
+			bad = errs.E("state.scan", errs.Corrupt, "recorded reply", bad)
+			return false
+		}
+		if e, ok := o.Result.(*meta.EntryResult); ok {
+			list = append(list, EntryReply{meta.OpID(binary.BigEndian.Uint64(k[len(pre):])), e.Attr.Ino})
+		}
+		return true
+	})
+	if err == nil {
+		err = bad
+	}
+	return list, err
 }
 
 func expired(id meta.SessionID) error {
