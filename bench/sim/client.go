@@ -103,8 +103,10 @@ func (c *client) do(ef client_core.Effect) {
 	w := c.w
 	switch ef := ef.(type) {
 	case client_core.Connect:
-		c.tries++
 		to := w.nodes[c.tries%nodeCount]
+		if ef.Hint == "" {
+			c.tries++
+		}
 		for _, n := range w.nodes {
 			if n.name == ef.Hint {
 				to = n

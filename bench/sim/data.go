@@ -94,12 +94,13 @@ func (d *dataOracle) synced(c *client, ino meta.Ino, inv stamp, err error) {
 	}
 	now := d.w.observe()
 	for _, x := range d.files[ino] {
-		if x.client != c || x.resp == 0 || x.resp >= inv || x.pub != 0 || x.reported {
+		if x.client != c || x.resp == 0 || x.pub != 0 || x.reported {
 			continue
 		}
-		if err != nil {
+		switch {
+		case err != nil && (x.resp < inv || x.lost): // also what was lost while it waited, as Linux counts it
 			x.lost, x.reported = true, true
-		} else {
+		case err == nil && x.resp < inv:
 			x.lost, x.pub = false, now
 		}
 	}

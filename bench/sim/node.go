@@ -120,7 +120,7 @@ func (n *node) do(ef core.Effect) {
 			v := n.mem.View()
 			ev := core.SessionRead{Token: ef.Token}
 			if _, ev.Result, ev.Err = state.ResumeInfo(v, ef.Session, ef.Epoch, ef.Nonce); ev.Err == nil {
-				ev.Replies, ev.Err = state.EntryReplies(v, ef.Session)
+				ev.Replies, ev.Err = state.Replies(v, ef.Session)
 			}
 			n.later(span(n.rng, 0, 2*ms), func() { n.post(ev) })
 		})

@@ -119,7 +119,7 @@ func (r Rule) toServer(c *client, f meta.Frame) []meta.Frame {
 	switch f := f.(type) {
 	case *meta.Reclaim:
 		if r == ReclaimNothing {
-			return []meta.Frame{&meta.Reclaim{Last: f.Last}}
+			return []meta.Frame{&meta.Reclaim{Open: f.Open, Last: f.Last}}
 		}
 	case *meta.Unpin:
 		if r == KeepPins {

@@ -221,12 +221,71 @@ func TestRenamePublishesFirst(t *testing.T) {
 
 // TestRenameFailsWithItsData: a name must not appear for content that is lost.
 func TestRenameFailsWithItsData(t *testing.T) {
+	for _, op := range []meta.Op{
+		&meta.Rename{OldParent: 1, OldName: "a", NewParent: 1, NewName: "b"},
+		&meta.Link{Ino: 10, Parent: 1, Name: "b"},
+	} {
+		h := ready(t)
+		h.step(OpenFile{Ino: 10})
+		h.write(10, 0, 10)
+		id := h.request(op)
+		h.bad(h.op().ID, errs.Quota)
+		h.refused(id, errs.Quota)
+		if len(sentOps(h)) != 0 {
+			t.Fatalf("%T was sent", op)
+		}
+	}
+}
+
+// TestGroups: a Write holds whole groups where it can, and a group is not
+// held up by a block that it lost.
+func TestGroups(t *testing.T) {
+	parts := func(spec ...string) *file {
+		f := &file{}
+		off := uint64(0)
+		for i, s := range spec {
+			p := &part{f: f, no: uint64(i + 1), ready: s[0] == 'r', last: s[1] == '.'}
+			for range map[byte]int{'1': 1, 'm': 100, 'M': partExtents}[s[2]] {
+				p.spans = append(p.spans, span{off: off, data: []byte{1}})
+				off += 2
+			}
+			p.bytes = len(p.spans)
+			f.parts = append(f.parts, p)
+		}
+		return f
+	}
+	for _, c := range []struct {
+		what string
+		f    *file
+		want int
+	}{
+		{"one group", parts("r-1", "r.1"), 2},
+		{"two groups", parts("r.1", "r-1", "r.1"), 3},
+		{"second not ready", parts("r.1", "r-1", "w.1"), 1},
+		{"first not ready", parts("r-1", "w.1", "r.1"), 0},
+		{"second does not fit", parts("r.m", "r-m", "r.m"), 1},
+		{"too large for one Write", parts("r-M", "r-M", "r.M"), 2},
+		{"too large, its end not ready", parts("r-M", "r-M", "w.M"), 2},
+	} {
+		if got := c.f.writable(); got != c.want {
+			t.Errorf("%s: %d parts, want %d", c.what, got, c.want)
+		}
+	}
+
 	h := ready(t)
 	h.step(OpenFile{Ino: 10})
-	h.write(10, 0, 10)
-	id := h.request(&meta.Rename{OldParent: 1, OldName: "a", NewParent: 1, NewName: "b"})
-	h.bad(h.op().ID, errs.Quota)
-	h.refused(id, errs.Quota)
+	h.write(10, 0, 100)
+	h.write(10, 8192, 5000) // the same group: inline part, block part
+	id := h.request(Fsync{Ino: 10})
+	p := h.put()
+	h.none("the group is not whole")
+	h.step(BlockFailed{Token: p.Token, Err: errs.E("put", errs.NoSpace, "", nil)})
+	o := h.op()
+	if w := writeOf(h, o); len(w.Extents) != 1 || w.Extents[0].Off != 0 {
+		t.Fatalf("write %+v", w)
+	}
+	h.ok(o.ID, attrOf(10, 100, 2))
+	h.refused(id, errs.NoSpace)
 }
 
 func TestAppend(t *testing.T) {

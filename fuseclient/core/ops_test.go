@@ -129,6 +129,19 @@ func TestCancel(t *testing.T) {
 		h.step(Cancel{ID: id})
 		h.refused(id, errs.Interrupted)
 	})
+	t.Run("after errs.Again", func(t *testing.T) {
+		h := ready(t)
+		id := h.request(&meta.SetAttr{Ino: 10, Set: meta.SetSize})
+		h.bad(h.op().ID, errs.Again)
+		h.step(Cancel{ID: id}) // it was not executed
+		h.refused(id, errs.Interrupted)
+		h.after(maxDelay / 2)
+		for _, o := range sentOps(h) {
+			if !o.Op.Kind().IsRead() {
+				t.Fatalf("sent %+v", o)
+			}
+		}
+	})
 	t.Run("fsync", func(t *testing.T) {
 		h := ready(t)
 		h.write(10, 0, 10)

@@ -90,12 +90,11 @@ type ReadDone struct {
 	Outcome meta.Outcome
 }
 
-// SessionRead answers ReadSession. Replies are the recorded ones that give an
-// inode by name, from the same view as Result.
+// SessionRead answers ReadSession. Replies are from the same view as Result.
 type SessionRead struct {
 	Token   Token
 	Result  *meta.SessionResult
-	Replies []state.EntryReply
+	Replies []state.Recorded
 	Err     error
 }
 

@@ -70,7 +70,8 @@ type session struct {
 	owed     map[meta.OpID]meta.Ino
 	owedPins map[meta.Ino]int // how often each is in owed
 
-	acked []meta.OpID // told by the client, on their way into the log
+	acked    []meta.OpID // told by the client, on their way into the log
+	recorded []meta.OpID // replies found when it resumed, until Reclaim tells which are wanted
 }
 
 // queued is an item on its way into the log, with what to do when applied.

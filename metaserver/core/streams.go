@@ -44,7 +44,7 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 	case *meta.Renew:
 		s.confirm(confirmable{stream: st, renew: f})
 	case *meta.Reclaim:
-		s.onReclaim(se, f)
+		s.onReclaim(st, se, f)
 	case *meta.Unpin:
 		s.onUnpin(se, f)
 	case *meta.Close:
@@ -120,6 +120,21 @@ func (s *Server) flushAcked(se *session) {
 		s.enqueue(queued{item: state.Item{Internal: &state.AckReplies{Session: se.ID, Ops: se.acked}}})
 		se.acked = nil
 	}
+}
+
+// unwanted gives the recorded replies that a client which waits for open will
+// not ask for. Both lists ascend.
+func (se *session) unwanted(open []meta.OpID) []meta.OpID {
+	var list []meta.OpID
+	for _, id := range se.recorded {
+		for len(open) > 0 && open[0] < id {
+			open = open[1:]
+		}
+		if len(open) == 0 || open[0] != id {
+			list = append(list, id)
+		}
+	}
+	return list
 }
 
 // owe notes a recorded reply that gives an inode.
@@ -248,8 +263,12 @@ func (s *Server) onSessionRead(ev SessionRead) {
 	}
 	se.reclaimed = false
 	se.pins = map[meta.Ino]uint32{}
+	se.recorded = se.recorded[:0]
 	for _, e := range ev.Replies {
-		se.owe(e.ID, e.Ino)
+		se.recorded = append(se.recorded, e.ID)
+		if e.Ino != 0 {
+			se.owe(e.ID, e.Ino)
+		}
 	}
 	s.welcome(r.stream, se, ev.Result, true)
 }
@@ -268,15 +287,17 @@ func (s *Server) welcome(st *stream, se *session, res *meta.SessionResult, resum
 	early := st.early
 	st.early, st.earlyPins = nil, 0
 	for _, f := range early {
-		s.onReclaim(se, f)
+		s.onReclaim(st, se, f)
 	}
 }
 
-func (s *Server) onReclaim(se *session, f *meta.Reclaim) {
+func (s *Server) onReclaim(st *stream, se *session, f *meta.Reclaim) {
 	for _, p := range f.Pins {
 		se.pins[p.Ino] += p.Count
 	}
 	if f.Last {
+		s.onAcked(st, se, se.unwanted(f.Open))
+		se.recorded = nil
 		se.reclaimed = true
 		s.unpinUndeclared(se)
 	}

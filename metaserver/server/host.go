@@ -220,7 +220,7 @@ func (h *host) readSession(ef core.ReadSession) core.Event {
 	defer v.Release()
 	ev := core.SessionRead{Token: ef.Token}
 	if _, ev.Result, ev.Err = state.ResumeInfo(v, ef.Session, ef.Epoch, ef.Nonce); ev.Err == nil {
-		ev.Replies, ev.Err = state.EntryReplies(v, ef.Session)
+		ev.Replies, ev.Err = state.Replies(v, ef.Session)
 	}
 	return ev
 }

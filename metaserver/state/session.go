@@ -162,17 +162,17 @@ func ResumeInfo(v kv.View, id meta.SessionID, epoch uint64, nonce [16]byte) (Ses
 	return s, res.(*meta.SessionResult), nil
 }
 
-// EntryReply is a recorded reply that gives an inode by name.
-type EntryReply struct {
+// Recorded is a recorded reply of a session.
+type Recorded struct {
 	ID  meta.OpID
-	Ino meta.Ino
+	Ino meta.Ino // that it gives by name, 0 = none
 }
 
-// EntryReplies lists the recorded replies of a session that give an inode by
-// name: the client may still ask for them, so they pin the inode (rule S6). At
-// most meta.OpWindow replies are recorded.
-func EntryReplies(v kv.View, id meta.SessionID) ([]EntryReply, error) {
-	var list []EntryReply
+// Replies lists the recorded replies of a session by id: those that its client
+// has not acknowledged, at most about meta.OpWindow. One that gives an inode
+// pins it, since the client may still ask for the reply (rule S6).
+func Replies(v kv.View, id meta.SessionID) ([]Recorded, error) {
+	var list []Recorded
 	var bad error
 	pre := keyReplies(id)
 	err := v.Scan(pre, end(pre), func(k, b []byte) bool {
@@ -181,9 +181,11 @@ func EntryReplies(v kv.View, id meta.SessionID) ([]EntryReply, error) {
 			bad = errs.E("state.scan", errs.Corrupt, "recorded reply", bad)
 			return false
 		}
+		r := Recorded{ID: meta.OpID(binary.BigEndian.Uint64(k[len(pre):]))}
 		if e, ok := o.Result.(*meta.EntryResult); ok {
-			list = append(list, EntryReply{meta.OpID(binary.BigEndian.Uint64(k[len(pre):])), e.Attr.Ino})
+			r.Ino = e.Attr.Ino
 		}
+		list = append(list, r)
 		return true
 	})
 	if err == nil {
