@@ -194,6 +194,11 @@ func (w *world) checkReclaimed() {
 	if n := len(w.oracle.orphans); n > 0 {
 		w.fail("%d inodes without names live on though nobody references them: %v", n, w.oracle.orphanList())
 	}
+	for _, c := range w.clients {
+		if list, err := state.Replies(w.oracle.mem.View(), c.session); err != nil || len(list) > 0 {
+			w.fail("%d replies of %s stay recorded, though it has them all: %v", len(list), c.name, err)
+		}
+	}
 	if layer, ok, err := tree.Queued(w.oracle.mem.View(), 0); ok || err != nil {
 		w.fail("the reclaim queue of layer %d is not worked off: %v", layer, err)
 	}

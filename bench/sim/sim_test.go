@@ -35,7 +35,7 @@ func TestSeed(t *testing.T) {
 	for seed := uint64(1); seed <= uint64(n); seed++ {
 		res := Run(NewPlan(seed), rule, nil)
 		events += res.Events
-		sum.Requests += res.Stats.Requests
+		sum.add(res.Stats)
 		if res.Failure != nil {
 			t.Errorf("seed %d: %v", seed, res.Failure)
 			if bad++; bad > 20 {
@@ -44,4 +44,19 @@ func TestSeed(t *testing.T) {
 		}
 	}
 	t.Logf("%d events %+v", events, sum)
+}
+func TestRules(t *testing.T) {
+	for _, r := range Rules() {
+		n := 0
+		var first *Failure
+		fs := uint64(0)
+		for seed := uint64(1); seed <= 300; seed++ {
+			if res := Run(NewPlan(seed), r, nil); res.Failure != nil {
+				if n++; n == 1 {
+					first, fs = res.Failure, seed
+				}
+			}
+		}
+		t.Logf("%-22v %d caught, first seed %d: %.200v", r, n, fs, first)
+	}
 }

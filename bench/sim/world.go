@@ -204,3 +204,16 @@ func (w *world) fail(format string, args ...any) {
 
 // span draws evenly from [lo, hi].
 func span(r *rand.Rand, lo, hi int64) int64 { return lo + r.Int64N(hi-lo+1) }
+
+func (a *Stats) add(b Stats) {
+	a.Requests += b.Requests
+	a.Answered += b.Answered
+	a.Failed += b.Failed
+	a.Elections += b.Elections
+	a.Crashes += b.Crashes
+	a.Evictions += b.Evictions
+	a.Resumes += b.Resumes
+	a.Resent += b.Resent
+	a.Orphans += b.Orphans
+	a.Blocks += b.Blocks
+}
