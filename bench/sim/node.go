@@ -28,6 +28,7 @@ type node struct {
 	life     int // grows with each crash: what belongs to an older one is void
 	isolated bool
 	paused   bool
+	deaf     bool         // does not hear that it is deposed
 	inbox    []core.Event // while paused
 	core     *core.Server
 	conns    map[core.StreamID]*conn // look-up only
@@ -111,12 +112,12 @@ func (n *node) do(ef core.Effect) {
 	case core.Confirm:
 		n.confirm(ef.Round)
 	case core.Read:
-		n.later(span(n.rng, 0, 4*ms), func() {
+		n.later(n.work(), func() {
 			out := n.read(ef)
 			n.later(span(n.rng, 0, 2*ms), func() { n.post(core.ReadDone{Token: ef.Token, Outcome: out}) })
 		})
 	case core.ReadSession:
-		n.later(span(n.rng, 0, 4*ms), func() {
+		n.later(n.work(), func() {
 			v := n.mem.View()
 			ev := core.SessionRead{Token: ef.Token}
 			if _, ev.Result, ev.Err = state.ResumeInfo(v, ef.Session, ef.Epoch, ef.Nonce); ev.Err == nil {
@@ -125,7 +126,7 @@ func (n *node) do(ef core.Effect) {
 			n.later(span(n.rng, 0, 2*ms), func() { n.post(ev) })
 		})
 	case core.FindOrphans:
-		n.later(span(n.rng, 0, 4*ms), func() {
+		n.later(n.work(), func() {
 			list := n.orphans(false)
 			n.later(span(n.rng, 0, 10*ms), func() { n.post(core.OrphansFound{Orphans: list}) })
 		})
@@ -141,6 +142,17 @@ func (n *node) do(ef core.Effect) {
 	case core.Notice:
 		w.note("%s: %s (session %d)", n.name, ef.Text, ef.Session)
 	}
+}
+
+// work is how long something takes: little, now and then much.
+func (n *node) work() int64 {
+	switch x := n.rng.IntN(64); {
+	case x < 2:
+		return span(n.rng, 50*ms, 400*ms)
+	case x < 8:
+		return span(n.rng, 5*ms, 60*ms)
+	}
+	return span(n.rng, 0, 4*ms)
 }
 
 // later is after, void when the process dies.
@@ -213,11 +225,7 @@ func (n *node) wake() {
 		return
 	}
 	n.applying = true
-	d := span(n.rng, 100*us, 5*ms)
-	if n.rng.IntN(12) == 0 {
-		d = span(n.rng, 5*ms, 80*ms)
-	}
-	n.later(d, func() {
+	n.later(100*us+n.work(), func() {
 		n.applying = false
 		if !n.isolated {
 			n.applyNext()
@@ -268,6 +276,7 @@ func (n *node) catchUp(index uint64, fn func()) {
 // becomeLeader starts the core's reign with the state at the barrier.
 func (n *node) becomeLeader(g *reign) {
 	if old := n.reign; old != nil && !old.told {
+		n.deaf = false
 		n.learnDeposed(old)
 	}
 	n.reign = g
@@ -283,7 +292,7 @@ func (n *node) becomeLeader(g *reign) {
 // learnDeposed ends the core's reign: the proposals without an answer have
 // none, before or after the core hears that it lost.
 func (n *node) learnDeposed(g *reign) {
-	if g.told {
+	if g.told || n.deaf && n.life == g.life {
 		return
 	}
 	g.told = true
@@ -312,6 +321,14 @@ func (n *node) learnDeposed(g *reign) {
 	}
 }
 
+// hear ends deafness.
+func (n *node) hear() {
+	n.deaf = false
+	if g := n.reign; g != nil && g.over {
+		n.learnDeposed(g)
+	}
+}
+
 // accept takes a client's stream.
 func (n *node) accept(k *conn) {
 	n.lastConn++
@@ -326,7 +343,7 @@ func (n *node) crash() {
 	}
 	n.w.note("crash %s", n.name)
 	n.w.oracle.stats.Crashes++
-	n.up, n.applying, n.paused = false, false, false
+	n.up, n.applying, n.paused, n.deaf = false, false, false, false
 	n.life++
 	n.inbox, n.waiters, n.reign, n.coreReign = nil, nil, nil, nil
 	for _, k := range append([]*conn(nil), n.w.net.conns...) {

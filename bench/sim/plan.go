@@ -44,6 +44,8 @@ const (
 	Isolate     // node A from the other nodes, for D
 	PauseNode   // node A, for D
 	Elect       // node A
+	Split       // the leader loses the others and half of the clients, for D, and does not notice
+	Relapse     // the leader stalls for D, another leads meanwhile, then it again
 	LoseEntry   // the leader's next proposals come to nothing
 	Partition   // client Client from node A, for D
 	Break       // the stream of Client
@@ -57,7 +59,7 @@ var kindNames = [kinds]string{
 	"lookup", "create", "mkdir", "symlink", "unlink", "rmdir", "rename", "link", "chmod", "truncate",
 	"setxattr", "removexattr", "getattr", "readlink", "readdir", "getxattr", "listxattr", "statfs", "open",
 	"write", "writesync", "append", "read", "fsync", "close", "syncall", "forget", "cancel",
-	"CRASH", "ISOLATE", "PAUSE-NODE", "ELECT", "LOSE-ENTRY", "PARTITION", "BREAK", "PAUSE-CLIENT", "BLOCKS-DOWN", "BLOCKS-FULL",
+	"CRASH", "ISOLATE", "PAUSE-NODE", "ELECT", "SPLIT", "RELAPSE", "LOSE-ENTRY", "PARTITION", "BREAK", "PAUSE-CLIENT", "BLOCKS-DOWN", "BLOCKS-FULL",
 }
 
 // Step is one element of a plan. What A, B and C choose depends on what exists
@@ -154,6 +156,8 @@ func newFault(rng *rand.Rand, clients int) Step {
 		D: span(rng, 20*ms, 900*ms),
 	}
 	switch x.Kind {
+	case Split, Relapse:
+		x.D = span(rng, 300*ms, 1400*ms)
 	case PauseClient:
 		if rng.IntN(2) == 0 {
 			x.D = span(rng, 1600*ms, 2500*ms) // beyond the session's life

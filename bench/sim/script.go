@@ -87,6 +87,10 @@ func (w *world) step(x Step) {
 		w.after(x.D, func() { n.pause(false) })
 	case Elect:
 		w.raft.elect(n)
+	case Split:
+		w.split(x)
+	case Relapse:
+		w.relapse(x)
 	case LoseEntry:
 		w.raft.refuse = 1 + int(x.B%3)
 	case Partition:
@@ -111,6 +115,46 @@ func (w *world) step(x Step) {
 	}
 }
 
+// split lets the leader reign on over a part of the clients, while the other
+// nodes elect another.
+func (w *world) split(x Step) {
+	g := w.raft.reign
+	if g == nil || !g.node.up {
+		return
+	}
+	n := g.node
+	n.isolate(true)
+	n.deaf = true
+	for _, c := range w.clients {
+		if x.B>>c.id&1 == 1 && c.conn != nil {
+			w.net.breakConn(c.conn)
+		}
+	}
+	w.raft.elect(w.nodes[(n.id+1)%nodeCount])
+	w.after(x.D, func() {
+		n.isolate(false)
+		n.hear()
+	})
+}
+
+// relapse lets the core of the leader sleep through another node's reign.
+func (w *world) relapse(x Step) {
+	g := w.raft.reign
+	if g == nil || !g.node.up {
+		return
+	}
+	n := g.node
+	n.pause(true)
+	for _, k := range append([]*conn(nil), w.net.conns...) {
+		if k.node == n {
+			w.net.breakConn(k)
+		}
+	}
+	w.raft.elect(w.nodes[(n.id+1)%nodeCount])
+	w.after(x.D-x.D/8, func() { w.raft.elect(n) })
+	w.after(x.D, func() { n.pause(false) })
+}
+
 // heal ends all faults.
 func (w *world) heal() {
 	w.note("everything heals")
@@ -120,6 +164,7 @@ func (w *world) heal() {
 		n.restart()
 		n.pause(false)
 		n.isolate(false)
+		n.hear()
 		for _, c := range w.clients {
 			w.net.heal(c.id, n.id)
 		}
