@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,6 +13,7 @@ var (
 	seedFlag  = flag.Uint64("sim.seed", 0, "run only this seed; with -v its trace is printed")
 	countFlag = flag.Int("sim.seeds", 0, "run so many seeds instead of the usual number")
 	firstFlag = flag.Uint64("sim.first", 1, "begin with this seed")
+	tailFlag  = flag.Int("sim.tail", 60, "print so many lines of a shrunk plan's trace")
 	breakFlag = flag.String("sim.break", "none", "break this rule, see rules.go")
 )
 
@@ -43,11 +45,14 @@ func report(t *testing.T, p *Plan, rule Rule, f *Failure) {
 	res := Run(small, rule, &trace)
 	t.Errorf("seed %d: %v\nreplay with: go test ./bench/sim -run TestSeeds -v -sim.seed=%d -sim.break=%v\n"+
 		"shrunk to %d of %d steps, which fail with: %v\n%v\nlast lines of its trace:\n%s",
-		p.Seed, f, p.Seed, rule, len(small.Steps), len(p.Steps), res.Failure, small, tail(trace.String(), 60))
+		p.Seed, f, p.Seed, rule, len(small.Steps), len(p.Steps), res.Failure, small, tail(trace.String(), *tailFlag))
 }
 
+// tail gives the last lines, without renewals.
 func tail(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
+	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(text), "\n"), func(line string) bool {
+		return strings.Contains(line, "*meta.Renew")
+	})
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
