@@ -1,6 +1,8 @@
 package chunk
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"time"
@@ -80,4 +82,25 @@ func CheckCount(op string, n int) error {
 type PullResult struct {
 	ID  BlockID
 	Err error
+}
+
+// CheckLimit tells whether limit is from 1 to MaxPerCall; kind errs.Invalid.
+func CheckLimit(op string, limit int) error {
+	if limit < 1 || limit > MaxPerCall {
+		return errs.E(op, errs.Invalid, fmt.Sprintf("limit %d, allowed are 1 to %d", limit, MaxPerCall), nil)
+	}
+	return nil
+}
+
+// Ended turns the end of ctx, if it has ended, into errs.Canceled or
+// errs.Timeout.
+func Ended(op string, ctx context.Context) error {
+	switch err := ctx.Err(); {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return errs.E(op, errs.Timeout, "", err)
+	default:
+		return errs.E(op, errs.Canceled, "", err)
+	}
 }
