@@ -1,0 +1,126 @@
+package core
+
+import (
+	"github.com/tidwall/btree"
+
+	"agentdrive/metaserver/meta"
+)
+
+const (
+	pinsPerReclaim = 4096
+	pinsPerUnpin   = 1024
+)
+
+// pin counts one inode from both sides: the kernel's references, which FORGET
+// takes back one by one, and the entry replies that the server counts on this
+// stream, which Unpin gives back all at once when the kernel's are gone.
+type pin struct {
+	kernel  uint64
+	replies uint32
+}
+
+// pins is the table of inodes that the kernel may name.
+type pins struct {
+	table btree.Map[meta.Ino, pin]
+	// declared: the server counts for this session on this stream, so that
+	// changes must be told. Before, Reclaim will tell the whole truth.
+	declared bool
+	giveBack []meta.Pin
+	flushAt  Time
+}
+
+// pinned notes an entry reply.
+func (c *Client) pinned(ino meta.Ino, delivered bool) {
+	p, _ := c.pins.table.Get(ino)
+	p.replies++
+	if delivered {
+		p.kernel++
+	}
+	c.pins.table.Set(ino, p)
+	if p.kernel == 0 {
+		c.settlePin(ino)
+	}
+}
+
+func (c *Client) forget(ino meta.Ino, n uint64) {
+	p, ok := c.pins.table.Get(ino)
+	if !ok {
+		return
+	}
+	p.kernel -= min(p.kernel, n)
+	c.pins.table.Set(ino, p)
+	if p.kernel == 0 {
+		c.settlePin(ino)
+	}
+}
+
+// settlePin gives an inode's pin back if neither the kernel nor unpublished
+// data needs it.
+func (c *Client) settlePin(ino meta.Ino) {
+	p, ok := c.pins.table.Get(ino)
+	if !ok || p.kernel != 0 {
+		return
+	}
+	if f, ok := c.files.Get(ino); ok && f.inUse() {
+		return
+	}
+	c.pins.table.Delete(ino)
+	if !c.pins.declared || p.replies == 0 {
+		return
+	}
+	c.pins.giveBack = append(c.pins.giveBack, meta.Pin{Ino: ino, Count: p.replies})
+	if c.pins.flushAt == 0 {
+		c.pins.flushAt = c.now + unpinDelay
+	}
+}
+
+// flushUnpins sends what is to be given back: when it is time, when a frame
+// is full, or (now) because another frame goes out anyway.
+func (c *Client) flushUnpins(now bool) {
+	p := &c.pins
+	if c.ses.phase != phaseReady || len(p.giveBack) == 0 {
+		return
+	}
+	due := now || c.now >= p.flushAt
+	for len(p.giveBack) >= pinsPerUnpin || due && len(p.giveBack) > 0 {
+		n := min(len(p.giveBack), pinsPerUnpin)
+		c.send(&meta.Unpin{Pins: p.giveBack[:n:n]})
+		p.giveBack = p.giveBack[n:]
+	}
+	if len(p.giveBack) == 0 {
+		p.giveBack, p.flushAt = nil, 0
+	}
+}
+
+// pinsStreamDown forgets what was to be told: the next Reclaim includes it.
+func (c *Client) pinsStreamDown() {
+	c.pins.declared = false
+	c.pins.giveBack, c.pins.flushAt = nil, 0
+}
+
+// reclaim declares all pins on a new stream. The counts declared are those
+// kept here: the server starts from exactly them.
+func (c *Client) reclaim() {
+	c.pins.declared = true
+	frame := &meta.Reclaim{}
+	c.pins.table.Scan(func(ino meta.Ino, p pin) bool {
+		if len(frame.Pins) == pinsPerReclaim {
+			c.send(frame)
+			frame = &meta.Reclaim{}
+		}
+		frame.Pins = append(frame.Pins, meta.Pin{Ino: ino, Count: p.replies})
+		return true
+	})
+	frame.Last = true
+	c.send(frame)
+}
+
+// reclaimFresh follows the Welcome of a new session: the first has nothing to
+// declare, one after an eviction has the kernel's references.
+func (c *Client) reclaimFresh() {
+	if c.pins.table.Len() == 0 {
+		c.pins.declared = true
+		return
+	}
+	c.reclaim()
+}

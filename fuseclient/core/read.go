@@ -1,0 +1,220 @@
+package core
+
+import (
+	"slices"
+
+	"agentdrive/chunkserver/chunk"
+	"agentdrive/internal/errs"
+	"agentdrive/metaserver/meta"
+)
+
+// mapLimit bounds the extents asked for in one ReadMap; the rest is asked for
+// again.
+const mapLimit = 1024
+
+// reading is a ReadFile under way.
+type reading struct {
+	req    *request
+	file   *file
+	pos    uint64 // planned up to here
+	end    uint64 // of the request
+	pieces []Piece
+}
+
+func (c *Client) readFile(r *request, o ReadFile) {
+	if o.Off > meta.MaxSize {
+		o.Off = meta.MaxSize
+	}
+	f := c.fileOf(o.Ino)
+	f.reads++
+	c.askMap(&reading{req: r, file: f, pos: o.Off, end: o.Off + uint64(o.Len)})
+}
+
+func (c *Client) askMap(rd *reading) {
+	body := &meta.ReadMap{Ino: rd.file.ino, Off: rd.pos, Len: rd.end - rd.pos, Limit: mapLimit}
+	o := &op{body: body}
+	o.done = func(res meta.Result, err error) { c.mapped(rd, res, err) }
+	o.withdrawn = func() { c.readEnded(rd, nil, nil) }
+	rd.req.op = o
+	c.submit(o)
+}
+
+func (c *Client) mapped(rd *reading, res meta.Result, err error) {
+	m, ok := res.(*meta.MapResult)
+	if err == nil && !ok {
+		err = errs.E("read", errs.Corrupt, "wrong kind of result", nil)
+	}
+	if err != nil || rd.req.done {
+		c.readEnded(rd, nil, err)
+		return
+	}
+	attr := c.merged(m.Attr)
+	end := min(rd.end, max(attr.Size, rd.pos))
+	upTo := min(end, m.Covered)
+	if rd.end <= rd.pos || end <= m.Covered {
+		upTo = end
+	} else if upTo <= rd.pos {
+		c.readEnded(rd, nil, errs.E("read", errs.Corrupt, "map of a file makes no progress", nil))
+		return
+	}
+	server, err := serverPieces(m, rd.pos, upTo)
+	if err != nil {
+		c.readEnded(rd, nil, err)
+		return
+	}
+	rd.pieces = append(rd.pieces, c.overlay(rd.file, m.Attr.DataVersion, server, rd.pos, upTo)...)
+	rd.pos = upTo
+	if rd.pos < end {
+		c.askMap(rd)
+		return
+	}
+	c.readEnded(rd, &FilePlan{Attr: attr, Pieces: join(rd.pieces)}, nil)
+}
+
+func (c *Client) readEnded(rd *reading, plan *FilePlan, err error) {
+	f := rd.file
+	if err != nil {
+		c.answer(rd.req, nil, err)
+	} else if !rd.req.done {
+		c.answer(rd.req, plan, nil)
+	}
+	if f.reads--; f.reads == 0 {
+		for _, p := range f.shadows {
+			c.buf.held -= p.cost
+		}
+		f.shadows = nil
+	}
+	c.reap(f)
+}
+
+// serverPieces turns the map of [lo, hi) into pieces without gaps.
+func serverPieces(m *meta.MapResult, lo, hi uint64) ([]Piece, error) {
+	blocks := make(map[chunk.BlockID]*meta.BlockRef, len(m.Blocks))
+	for i := range m.Blocks {
+		blocks[m.Blocks[i].ID] = &m.Blocks[i]
+	}
+	var out []Piece
+	pos := lo
+	for i := range m.Extents {
+		e := &m.Extents[i]
+		a, b := max(e.Off, lo), min(e.Off+uint64(e.Len), hi)
+		if a >= b {
+			continue
+		}
+		if a < pos {
+			return nil, errs.E("read", errs.Corrupt, "extents overlap or are out of order", nil)
+		}
+		out = hole(out, a-pos)
+		skip := uint32(a - e.Off)
+		p := Piece{Len: uint32(b - a)}
+		if e.Kind == meta.ExtentInline {
+			if len(e.Inline) != int(e.Len) {
+				return nil, errs.E("read", errs.Corrupt, "inline extent of wrong length", nil)
+			}
+			p.Data = e.Inline[skip : skip+p.Len : skip+p.Len]
+		} else {
+			p.Block, p.BlockOff = blocks[e.Block], e.BlockOff+skip
+			if p.Block == nil || uint64(p.BlockOff)+uint64(p.Len) > uint64(p.Block.Len) {
+				return nil, errs.E("read", errs.Corrupt, "extent names block "+e.Block.String()+" that the map lacks or that is shorter", nil)
+			}
+		}
+		out = append(out, p)
+		pos = b
+	}
+	return hole(out, hi-pos), nil
+}
+
+// hole appends n zero bytes.
+func hole(out []Piece, n uint64) []Piece {
+	if n == 0 {
+		return out
+	}
+	return append(out, Piece{Len: uint32(n)})
+}
+
+// overlay lays the file's own data over what the server said of [lo, hi). A
+// part that was published meanwhile counts only if the map is older: else
+// the map has it, or what others wrote after it.
+func (c *Client) overlay(f *file, version uint64, server []Piece, lo, hi uint64) []Piece {
+	if lo >= hi {
+		return nil
+	}
+	if len(f.shadows)+len(f.parts) == 0 && f.dirty.bytes == 0 {
+		return server
+	}
+	own := dirtySet{chunk: ^uint64(0), fill: make(map[uint64]int), view: true}
+	paint := func(off uint64, data []byte) {
+		a, b := max(off, lo), min(off+uint64(len(data)), hi)
+		if a < b {
+			own.put(a, data[a-off:b-off], 0)
+		}
+	}
+	for _, p := range slices.Concat(f.shadows, f.parts) {
+		if p.version != 0 && version >= p.version {
+			continue
+		}
+		for _, s := range p.spans {
+			paint(s.off, s.data)
+		}
+	}
+	f.dirty.scan(lo, hi, paint)
+
+	var out []Piece
+	pos := lo
+	server = slices.Clone(server)
+	own.segs.Scan(func(off uint64, s *segment) bool {
+		out = cutPieces(out, &server, uint32(off-pos), true)
+		cutPieces(nil, &server, uint32(len(s.data)), false)
+		out = append(out, Piece{Len: uint32(len(s.data)), Data: s.data})
+		pos = s.end()
+		return true
+	})
+	return cutPieces(out, &server, uint32(hi-pos), true)
+}
+
+// cutPieces takes n bytes off the front of src and appends them to out if keep.
+func cutPieces(out []Piece, src *[]Piece, n uint32, keep bool) []Piece {
+	for n > 0 {
+		p := &(*src)[0]
+		m := min(n, p.Len)
+		if keep {
+			q := *p
+			q.Len = m
+			if q.Data != nil {
+				q.Data = q.Data[:m:m]
+			}
+			out = append(out, q)
+		}
+		n -= m
+		if m == p.Len {
+			*src = (*src)[1:]
+			continue
+		}
+		p.Len -= m
+		p.BlockOff += m
+		if p.Data != nil {
+			p.Data = p.Data[m:]
+		} else if p.Block == nil {
+			p.BlockOff = 0
+		}
+	}
+	return out
+}
+
+// join merges neighbouring holes and neighbouring ranges of one block.
+func join(in []Piece) []Piece {
+	out := in[:0]
+	for _, p := range in {
+		if n := len(out); n > 0 && p.Data == nil && out[n-1].Data == nil {
+			q := &out[n-1]
+			sameHole := p.Block == nil && q.Block == nil
+			sameBlock := p.Block != nil && q.Block != nil && p.Block.ID == q.Block.ID && q.BlockOff+q.Len == p.BlockOff
+			if sameHole || sameBlock {
+				q.Len += p.Len
+				continue
+			}
+		}
+		out = append(out, p)
+	}
+	return out
+}
