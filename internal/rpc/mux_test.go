@@ -248,7 +248,7 @@ func TestMuxGRPCBytes(t *testing.T) {
 // and hold up nobody.
 func TestMuxHostile(t *testing.T) {
 	n := memnet.New()
-	m := startMux(t, n, 1, func(c *rpc.MuxConfig) { c.HelloTimeout = 50 * time.Millisecond })
+	m := startMux(t, n, 1, func(c *rpc.MuxConfig) { c.HelloTimeout = time.Second })
 	layer := m.Raft(1)
 	whole := rpc.AppendPreamble(nil, rpc.Preamble{Group: 1, Cluster: cluster(1), Sender: 3})
 	cases := map[string][]byte{
@@ -319,7 +319,7 @@ func TestMuxDialSlow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lis.Close()
-	if _, err := a.Raft(0).Dial("deaf:1", 10*time.Millisecond); !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "deaf:1") {
+	if _, err := a.Raft(0).Dial("deaf:1", 10*time.Millisecond); !errs.Is(err, errs.Timeout) || !strings.Contains(err.Error(), "deaf:1") {
 		t.Errorf("Dial of a peer that does not answer: %v", err)
 	}
 	n.Partition("m1", "m2")
