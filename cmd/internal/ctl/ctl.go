@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +33,8 @@ const (
 	maxLine     = 1 << 20
 	maxSunPath  = 100 // of 108, with room for the terminating zero
 	socketPerms = 0o600
+
+	writeTimeout = 5 * time.Second // for a client to take its reply
 )
 
 // Handler answers one request. The result is encoded as JSON; nil is fine.
@@ -104,8 +107,8 @@ func Listen(path string, h Handler) (*Server, error) {
 	return s, nil
 }
 
-// Close stops listening, ends the contexts of open requests and waits for
-// their handlers. It leaves the socket file: its directory's owner removes it.
+// Close stops listening, ends the contexts of open requests, and waits until
+// their handlers have returned and their replies are sent. It leaves the socket file: its directory's owner removes it.
 // Not to be called from a handler.
 func (s *Server) Close() error {
 	err := s.l.Close()
@@ -133,14 +136,14 @@ func (s *Server) accept() {
 func (s *Server) serve(conn net.Conn) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
+	// Close does not wait for clients that have not asked yet.
 	stop := context.AfterFunc(s.ctx, func() { conn.Close() })
-	defer stop()
 
 	in := bufio.NewReader(io.LimitReader(conn, maxLine))
 	var req request
 	rep := reply{}
 	line, err := in.ReadBytes('\n')
-	if err != nil {
+	if !stop() || err != nil {
 		return // nobody asked anything
 	}
 	if err := json.Unmarshal(line, &req); err != nil {
@@ -159,6 +162,7 @@ func (s *Server) serve(conn net.Conn) {
 	if err != nil {
 		out, _ = json.Marshal(reply{Failure: Fail(errs.E("ctl", errs.Other, "reply", err))})
 	}
+	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 	// A client that does not read its reply has gone; there is nobody to tell.
 	_, _ = conn.Write(append(out, '\n'))
 }
