@@ -11,7 +11,6 @@ type appending struct {
 	req     *request
 	file    *file
 	data    WriteFile
-	round   int  // grows when it starts over: what belongs to older rounds is void
 	started bool // it is the file's current one
 	puts    []*put
 	left    int // puts without an end
@@ -35,12 +34,7 @@ func (c *Client) nextAppend(f *file) {
 	}
 	a := f.appends[0]
 	a.started = true
-	round := a.round
-	c.afterPublish(f.ino, a.req, func(error) {
-		if a.round == round && !a.req.done {
-			c.storeAppend(a)
-		}
-	})
+	c.afterPublish(f.ino, a.req, func(error) { c.storeAppend(a) })
 }
 
 // storeAppend brings the data into blocks, unless it travels inline.
@@ -53,14 +47,10 @@ func (c *Client) storeAppend(a *appending) {
 		c.sendAppend(a)
 		return
 	}
-	round := a.round
 	for data := a.data.Data; len(data) > 0; {
 		n := min(len(data), c.cfg.BlockSize)
 		p := &put{data: data[:n:n]}
 		p.done = func(err error) {
-			if a.round != round {
-				return
-			}
 			if a.err == nil {
 				a.err = err
 			}
@@ -110,6 +100,7 @@ func (c *Client) appended(a *appending, res meta.Result, err error) {
 		for _, p := range a.puts {
 			c.latePublished(p)
 		}
+		c.raiseFence(at.Attr)
 		c.answer(a.req, &meta.AttrResult{Attr: c.merged(at.Attr), Off: at.Off}, nil)
 		f.keep = c.ops.last
 	} else {
@@ -131,7 +122,6 @@ func (c *Client) giveUpPuts(a *appending) {
 
 func (c *Client) removeAppend(a *appending) {
 	f := a.file
-	a.round++
 	for i, b := range f.appends {
 		if a == b {
 			f.appends = append(f.appends[:i:i], f.appends[i+1:]...)
@@ -164,6 +154,5 @@ func (c *Client) restartAppend(f *file) {
 		a.op, a.req.op = nil, nil
 	}
 	f.dropWaiters(a.req)
-	a.round++
 	a.puts, a.left, a.err, a.started = nil, 0, nil, false
 }

@@ -29,7 +29,6 @@ type file struct {
 	partsEnd uint64  // end of the last range in parts
 	pending  int     // writes in parts, for mtime
 	taken    uint64  // number of the last part taken
-	gone     uint64  // number of the last part published or lost
 	write    *op     // the Write under way, nil if none
 	writing  int     // parts that it publishes, from the first
 
@@ -38,6 +37,7 @@ type file struct {
 
 	reads   int     // ReadMaps under way
 	shadows []*part // published while those were under way
+	fence   uint64  // version of content that maps must not be older than
 
 	lost     *errs.Error // session loss: reported until all handles are closed
 	failed   error       // publication failed: reported once
@@ -138,6 +138,13 @@ func (f *file) observe(a meta.Attr) {
 	if !f.known || a.DataVersion > f.attr.DataVersion ||
 		a.DataVersion == f.attr.DataVersion && a.Ctime >= f.attr.Ctime {
 		f.attr, f.known = a, true
+	}
+}
+
+// raiseFence notes the version that an own truncate or append made.
+func (c *Client) raiseFence(a meta.Attr) {
+	if f, ok := c.files.Get(a.Ino); ok {
+		f.fence = max(f.fence, a.DataVersion)
 	}
 }
 

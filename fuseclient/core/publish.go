@@ -1,6 +1,8 @@
 package core
 
 import (
+	"slices"
+
 	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
 )
@@ -38,7 +40,6 @@ type part struct {
 	last   bool // of those taken together
 	put    *put // its block, nil if inline
 	ready  bool // may be written: inline, or the block is durable
-	err    error
 	// version of the file's content after publication, for shadows.
 	version uint64
 }
@@ -177,19 +178,17 @@ func (p *part) build() {
 
 func (c *Client) putPart(p *part) {
 	p.put.done = func(err error) {
-		p.ready, p.err = err == nil, err
+		if p.ready = err == nil; !p.ready {
+			c.lose(p.f, slices.Index(p.f.parts, p), 1, err)
+		}
 		c.advance(p.f)
 		c.reap(p.f)
 	}
 	c.enqueuePut(p.put)
 }
 
-// advance drops failed parts that have come to the front and starts the next
-// Write of a file.
+// advance starts the next Write of a file and answers who waited.
 func (c *Client) advance(f *file) {
-	for f.write == nil && len(f.parts) > 0 && f.parts[0].err != nil {
-		c.lose(f, 1, f.parts[0].err)
-	}
 	if n := f.writable(); n > 0 {
 		c.publish(f, n)
 	}
@@ -273,9 +272,9 @@ func (c *Client) published(f *file, o *op, res meta.Result, err error) {
 	a, ok := res.(*meta.AttrResult)
 	switch {
 	case err != nil:
-		c.lose(f, n, err)
+		c.lose(f, 0, n, err)
 	case !ok:
-		c.lose(f, n, errs.E("write", errs.Corrupt, "wrong kind of result", nil))
+		c.lose(f, 0, n, errs.E("write", errs.Corrupt, "wrong kind of result", nil))
 	default:
 		f.observe(a.Attr)
 		for _, p := range f.parts[:n] {
@@ -290,16 +289,15 @@ func (c *Client) published(f *file, o *op, res meta.Result, err error) {
 	c.reap(f)
 }
 
-// lose drops the first n parts of a file and remembers why.
-func (c *Client) lose(f *file, n int, err error) {
-	to := f.parts[n-1].no
+// lose drops n parts of a file from the given one on and remembers why.
+func (c *Client) lose(f *file, from, n int, err error) {
 	k := errs.KindOf(err)
 	if f.handles > 0 || k != errs.Stale && k != errs.NotExist {
 		// Without handles, data of a file that is gone has nobody to miss it.
 		e := errs.E("publish", k, "buffered data could not be written", err)
 		f.failed = e
 		for _, w := range f.waiters {
-			if w.no >= f.parts[0].no && w.err == nil {
+			if w.no >= f.parts[from].no && w.err == nil {
 				w.err = e
 			}
 		}
@@ -308,21 +306,18 @@ func (c *Client) lose(f *file, n int, err error) {
 		}
 		c.say(c.ses.state(), e, "buffered data could not be written")
 	}
-	for _, p := range f.parts[:n] {
+	for _, p := range f.parts[from : from+n] {
 		c.forgetPut(p.put)
-		p.version = 0
 	}
-	c.drop1(f, n)
-	f.gone = to
+	c.removeParts(f, from, n)
 }
 
-// leave ends the life of published parts. While reads are under way whose maps
-// may be older, they stay visible as shadows.
+// leave ends the life of the first n parts, published. While reads are under
+// way whose maps may be older, they stay visible as shadows.
 func (c *Client) leave(f *file, n int) {
-	f.gone = f.parts[n-1].no
 	f.keep = c.ops.last
 	published := f.parts[:n:n]
-	c.drop1(f, n)
+	c.removeParts(f, 0, n)
 	if f.reads == 0 {
 		return
 	}
@@ -333,23 +328,34 @@ func (c *Client) leave(f *file, n int) {
 	}
 }
 
-// drop1 takes the first n parts off the list and their cost off the account.
-func (c *Client) drop1(f *file, n int) {
-	for _, p := range f.parts[:n] {
+// removeParts takes n parts off the list and their cost off the account.
+func (c *Client) removeParts(f *file, from, n int) {
+	for _, p := range f.parts[from : from+n] {
 		c.buf.held -= p.cost
 		c.buf.parts--
 		f.pending -= p.writes
 	}
-	f.parts = append([]*part(nil), f.parts[n:]...)
+	if from > 0 && f.parts[from+n-1].last {
+		f.parts[from-1].last = true // its group ends here now, if it did not before
+	}
+	f.parts = slices.Concat(f.parts[:from], f.parts[from+n:])
 	f.partsEnd = 0
 	for _, p := range f.parts {
 		f.partsEnd = max(f.partsEnd, p.end())
 	}
 }
 
+// gone returns the number up to which all parts are published or lost.
+func (f *file) gone() uint64 {
+	if len(f.parts) > 0 {
+		return f.parts[0].no - 1
+	}
+	return f.taken
+}
+
 // fire answers those who waited for parts that are done.
 func (c *Client) fire(f *file) {
-	for len(f.waiters) > 0 && f.waiters[0].no <= f.gone {
+	for len(f.waiters) > 0 && f.waiters[0].no <= f.gone() {
 		w := shift(&f.waiters)
 		w.fn(w.err)
 	}
@@ -370,8 +376,7 @@ func (c *Client) dropData(f *file, err *errs.Error) bool {
 		for _, w := range f.waiters {
 			w.err = err
 		}
-		f.gone = f.taken
-		c.drop1(f, n)
+		c.removeParts(f, 0, n)
 		if f.handles > 0 {
 			f.lost = err
 		}

@@ -49,7 +49,13 @@ func (c *Client) mapped(rd *reading, res meta.Result, err error) {
 		return
 	}
 	attr := c.merged(m.Attr)
-	end := min(rd.end, max(attr.Size, rd.pos))
+	if m.Attr.DataVersion < rd.file.fence {
+		// Older than an own truncate or append that was answered meanwhile:
+		// with own newer data over it, it would show what never was.
+		c.askMap(rd)
+		return
+	}
+	end := min(rd.end, max(rd.file.endOver(&m.Attr), rd.pos))
 	upTo := min(end, m.Covered)
 	if rd.end <= rd.pos || end <= m.Covered {
 		upTo = end
@@ -69,6 +75,18 @@ func (c *Client) mapped(rd *reading, res meta.Result, err error) {
 		return
 	}
 	c.readEnded(rd, &FilePlan{Attr: attr, Pieces: join(rd.pieces)}, nil)
+}
+
+// endOver returns the end of file as a map with the server's attributes a and
+// own data over it has it. Newer attributes do not count: the map must agree.
+func (f *file) endOver(a *meta.Attr) uint64 {
+	end := max(a.Size, f.partsEnd, f.dirty.end())
+	for _, p := range f.shadows {
+		if p.version > a.DataVersion {
+			end = max(end, p.end())
+		}
+	}
+	return end
 }
 
 func (c *Client) readEnded(rd *reading, plan *FilePlan, err error) {

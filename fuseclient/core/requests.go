@@ -99,6 +99,9 @@ func (c *Client) called(r *request, body meta.Op, res meta.Result, err error) {
 		c.answer(r, nil, err)
 		return
 	}
+	if a, ok := res.(*meta.AttrResult); ok && body.Kind() == meta.KindSetAttr {
+		c.raiseFence(a.Attr)
+	}
 	c.answer(r, c.adopt(res, !r.done), nil)
 }
 

@@ -3,13 +3,13 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,6 +74,17 @@ func mount(t *testing.T, fs Backend, change func(*Config)) *Mount {
 			}
 		}
 	})
+	// A test that hangs in a call to the mount it serves could not even be
+	// ended by the testing package: cut the connection before that.
+	if deadline, ok := t.Deadline(); ok {
+		w := time.AfterFunc(time.Until(deadline)*3/4, func() {
+			t.Error("the test hangs: connection aborted")
+			if err := m.abort(); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Cleanup(func() { w.Stop() })
+	}
 	primePoll(t, m.Dir())
 	return m
 }
@@ -113,8 +124,6 @@ func (w testLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-var _ io.Writer = testLog{}
-
 // unmount unmounts and checks that everything came back.
 func unmount(t *testing.T, m *Mount, fs *memFS) {
 	t.Helper()
@@ -137,4 +146,20 @@ func checkBalance(t *testing.T, fs *memFS) {
 }
 
 // apps are the programs of TestMain.
-var apps = map[string]func(args []string) error{}
+var apps = map[string]func(args []string) error{
+	"append": appAppend,
+	"catch":  appCatch,
+	"mmap":   appMmap,
+}
+
+// until waits for a condition that nothing announces.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for range 20_000 {
+		if cond() {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("never happened: %s", what)
+}

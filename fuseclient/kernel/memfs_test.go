@@ -6,7 +6,6 @@ import (
 	"sort"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"agentdrive/fuseclient/core"
@@ -26,6 +25,7 @@ type memFS struct {
 	counts   map[string]int // requests by name of their type
 	hold     func(op any) bool
 	held     chan any // each op held back is announced here
+	stubborn bool     // held requests take no notice of cancel
 	canceled int      // held requests that were cancelled
 	release  chan struct{}
 	badPins  []string
@@ -96,6 +96,9 @@ func (f *memFS) Do(cancel <-chan struct{}, op any) (any, error) {
 	f.mu.Unlock()
 	if hold {
 		f.held <- op
+		if f.stubborn {
+			cancel = nil
+		}
 		select {
 		case <-release:
 		case <-cancel:
@@ -116,6 +119,9 @@ func (f *memFS) exec(op any) (any, error) {
 		d, err := f.dir(x.Parent)
 		if err != nil {
 			return nil, err
+		}
+		if len(x.Name) > meta.MaxName {
+			return nil, memErr(errs.NameTooLong)
 		}
 		ino, ok := d.children[x.Name]
 		if !ok {
@@ -580,5 +586,3 @@ func (f *memFS) direct(op any) (any, error) {
 	}
 	return r, err
 }
-
-var _ = syscall.EIO
