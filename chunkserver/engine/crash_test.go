@@ -82,10 +82,10 @@ func (w *world) step() error {
 	ctx, g := w.t.Context(), chunktest.Grant()
 	live := w.known(present)
 	switch k := w.rng.IntN(20); {
+	case k < 4:
+		return w.together(live)
 	case k < 11 || len(live) == 0:
-		b := chunktest.Block(w.next, 1+w.rng.IntN(1<<uint(1+w.rng.IntN(16))))
-		w.next++
-		w.blocks[b.ID] = b
+		b := w.newBlock()
 		return w.note([]chunk.BlockID{b.ID}, present, w.s.Put(ctx, g, b))
 	case k < 12: // a block that was deleted comes back by a late retry
 		gone := w.known(absent)
@@ -106,6 +106,50 @@ func (w *world) step() error {
 			return err
 		}
 		return w.open()
+	}
+}
+
+func (w *world) newBlock() chunk.Block {
+	b := chunktest.Block(w.next, 1+w.rng.IntN(1<<uint(1+w.rng.IntN(16))))
+	w.next++
+	w.blocks[b.ID] = b
+	return b
+}
+
+// together lets several puts and deletes share one batch.
+func (w *world) together(live []chunk.BlockID) error {
+	var reqs []*request
+	for range 2 + w.rng.IntN(5) {
+		if len(live) > 0 && w.rng.IntN(3) == 0 {
+			r := newRequest(reqDelete)
+			r.ids, live = live[:1], live[1:]
+			reqs = append(reqs, r)
+			continue
+		}
+		r := newRequest(reqPut)
+		r.block = w.newBlock()
+		reqs = append(reqs, r)
+	}
+	pushTogether(w.s, reqs)
+	var all []error
+	for _, r := range reqs {
+		ids, f := r.ids, absent
+		if r.kind == reqPut {
+			ids, f = []chunk.BlockID{r.block.ID}, present
+		}
+		all = append(all, w.note(ids, f, <-r.done))
+	}
+	return errors.Join(all...)
+}
+
+// pushTogether queues requests so that the committer finds them all at once.
+func pushTogether(s *Store, reqs []*request) {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	s.queue.list = append(s.queue.list, reqs...)
+	select {
+	case s.queue.wake <- struct{}{}:
+	default:
 	}
 }
 

@@ -35,6 +35,10 @@ type hole struct {
 	zero     bool // all bytes are zero
 }
 
+// padding tells whether the hole can be what follows the last record of a
+// batch.
+func (h *hole) padding() bool { return h.zero && h.end > h.off && h.end == alignUp(h.off, page) }
+
 func (sc *scanner) run() error {
 	open := -1 // index of the hole that reaches the current position
 	for pos := int64(dataStart); pos+sector <= sc.limit; {
@@ -54,6 +58,9 @@ func (sc *scanner) run() error {
 			pos += sector
 			h := &sc.holes[open]
 			h.end, h.zero = pos, h.zero && allZero(head)
+			if h.padding() {
+				open = -1 // a lost record behind it is a hole of its own
+			}
 			continue
 		}
 		open = -1
@@ -112,7 +119,7 @@ func (sc *scanner) result(proven int64) loaded {
 	for i, h := range sc.holes {
 		tail := h.end+sector > sc.limit && i == len(sc.holes)-1
 		switch {
-		case !tail && h.zero && h.end == alignUp(h.off, page): // padding of a batch
+		case !tail && h.padding():
 		case tail && !sc.exact: // not written in this generation
 			if h.off >= proven {
 				cut = min(cut, h.off)
