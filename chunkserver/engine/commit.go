@@ -1,238 +1,333 @@
-package core
+package engine
 
 import (
+	"fmt"
 	"slices"
 
 	"agentdrive/chunkserver/chunk"
 	"agentdrive/internal/errs"
-	"agentdrive/metaserver/meta"
 )
 
-// mapLimit bounds the extents asked for in one ReadMap; the rest is asked for
-// again.
-const mapLimit = 1024
+// batchBytes bounds one batch; what is queued beyond it goes into the next.
+const batchBytes = 16 << 20
 
-// reading is a ReadFile under way.
-type reading struct {
-	req    *request
-	file   *file
-	pos    uint64 // planned up to here
-	end    uint64 // of the request
-	pieces []Piece
+// batch is what one sync makes durable.
+type batch struct {
+	s       *Store
+	seg     *segment
+	start   int64
+	end     int64
+	out     writer
+	entries []entry
+	waiters []*request
+	puts    map[chunk.BlockID]*request // by this batch, not deleted again
+	dels    map[chunk.BlockID]bool     // by this batch, not put again
 }
 
-func (c *Client) readFile(r *request, o ReadFile) {
-	if o.Off > meta.MaxSize {
-		o.Off = meta.MaxSize
-	}
-	f := c.fileOf(o.Ino)
-	f.reads++
-	c.askMap(&reading{req: r, file: f, pos: o.Off, end: o.Off + uint64(o.Len)})
-}
-
-func (c *Client) askMap(rd *reading) {
-	body := &meta.ReadMap{Ino: rd.file.ino, Off: rd.pos, Len: rd.end - rd.pos, Limit: mapLimit}
-	o := &op{body: body}
-	o.done = func(res meta.Result, err error) { c.mapped(rd, res, err) }
-	o.withdrawn = func() { c.readEnded(rd, nil, nil) }
-	rd.req.op = o
-	c.submit(o)
-}
-
-func (c *Client) mapped(rd *reading, res meta.Result, err error) {
-	m, ok := res.(*meta.MapResult)
-	if err == nil && !ok {
-		err = errs.E("read", errs.Corrupt, "wrong kind of result", nil)
-	}
-	if err != nil || rd.req.done {
-		c.readEnded(rd, nil, err)
-		return
-	}
-	attr := c.merged(m.Attr)
-	if m.Attr.DataVersion < rd.file.fence {
-		// Older than an own truncate or append that was answered meanwhile:
-		// with own newer data over it, it would show what never was.
-		c.askMap(rd)
-		return
-	}
-	end := min(rd.end, max(rd.file.endOver(&m.Attr), rd.pos))
-	upTo := min(end, m.Covered)
-	if rd.end <= rd.pos || end <= m.Covered {
-		upTo = end
-	} else if upTo <= rd.pos {
-		c.readEnded(rd, nil, errs.E("read", errs.Corrupt, "map of a file makes no progress", nil))
-		return
-	}
-	server, err := serverPieces(m, rd.pos, upTo)
-	if err != nil {
-		c.readEnded(rd, nil, err)
-		return
-	}
-	rd.pieces = append(rd.pieces, c.overlay(rd.file, m.Attr.DataVersion, server, rd.pos, upTo)...)
-	rd.pos = upTo
-	if rd.pos < end {
-		c.askMap(rd)
-		return
-	}
-	c.readEnded(rd, &FilePlan{Attr: attr, Pieces: join(rd.pieces)}, nil)
-}
-
-// endOver returns the end of file as a map with the server's attributes a and
-// own data over it has it. Newer attributes do not count: the map must agree.
-func (f *file) endOver(a *meta.Attr) uint64 {
-	end := max(a.Size, f.partsEnd, f.dirty.end())
-	for _, p := range f.shadows {
-		if p.version > a.DataVersion {
-			end = max(end, p.end())
+// committer is the only goroutine that appends. Concurrent requests pile up
+// while it syncs and share the next sync.
+func (s *Store) committer() {
+	for {
+		reqs := s.queue.takeAll()
+		if reqs == nil {
+			return
+		}
+		for len(reqs) > 0 {
+			reqs = s.commit(reqs)
 		}
 	}
-	return end
 }
 
-func (c *Client) readEnded(rd *reading, plan *FilePlan, err error) {
-	f := rd.file
-	if err != nil {
-		c.answer(rd.req, nil, err)
-	} else if !rd.req.done {
-		c.answer(rd.req, plan, nil)
-	}
-	if f.reads--; f.reads == 0 {
-		for _, p := range f.shadows {
-			c.buf.held -= p.cost
-		}
-		f.shadows = nil
-	}
-	c.reap(f)
-}
-
-// serverPieces turns the map of [lo, hi) into pieces without gaps.
-func serverPieces(m *meta.MapResult, lo, hi uint64) ([]Piece, error) {
-	blocks := make(map[chunk.BlockID]*meta.BlockRef, len(m.Blocks))
-	for i := range m.Blocks {
-		blocks[m.Blocks[i].ID] = &m.Blocks[i]
-	}
-	var out []Piece
-	pos := lo
-	for i := range m.Extents {
-		e := &m.Extents[i]
-		a, b := max(e.Off, lo), min(e.Off+uint64(e.Len), hi)
-		if a >= b {
+// commit makes one batch of the first requests and returns the others.
+func (s *Store) commit(reqs []*request) []*request {
+	b := &batch{s: s, puts: map[chunk.BlockID]*request{}, dels: map[chunk.BlockID]bool{}}
+	for len(reqs) > 0 && b.end-b.start < batchBytes {
+		r := reqs[0]
+		if r.state.Load() == stateQueued && !r.take() || r.state.Load() == stateWithdrawn {
+			reqs = reqs[1:]
 			continue
 		}
-		if a < pos {
-			return nil, errs.E("read", errs.Corrupt, "extents overlap or are out of order", nil)
+		full, err := b.add(r)
+		if full {
+			break
 		}
-		out = hole(out, a-pos)
-		skip := uint32(a - e.Off)
-		p := Piece{Len: uint32(b - a)}
-		if e.Kind == meta.ExtentInline {
-			if len(e.Inline) != int(e.Len) {
-				return nil, errs.E("read", errs.Corrupt, "inline extent of wrong length", nil)
-			}
-			p.Data = e.Inline[skip : skip+p.Len : skip+p.Len]
+		reqs = reqs[1:]
+		if err != nil {
+			r.done <- err
+		}
+	}
+	b.finish()
+	return reqs
+}
+
+// add plans and writes one request. full means that it needs a new batch. An
+// error, or nil with nothing to wait for, is answered by the caller or here.
+func (b *batch) add(r *request) (full bool, err error) {
+	if err := b.s.failure(); err != nil {
+		return false, err
+	}
+	switch r.kind {
+	case reqPut, reqMove:
+		return b.addBlock(r)
+	default:
+		return b.addTombstone(r)
+	}
+}
+
+func (b *batch) addBlock(r *request) (full bool, err error) {
+	id := r.block.ID
+	if first := b.puts[id]; first != nil { // nobody moves what is being put
+		if r.kind == reqMove || sameBlock(&first.block, &r.block) {
+			b.waiters = append(b.waiters, r)
+			return false, nil
+		}
+		return false, errExist(id)
+	}
+	it, stored := b.s.find(id)
+	stored = stored && !b.dels[id]
+	if r.kind == reqMove && (!stored || it.at != r.from) {
+		r.done <- nil // deleted or replaced meanwhile
+		return false, nil
+	}
+	if r.kind == reqPut && stored && !(r.replace && it.at == r.from) {
+		return false, b.duplicate(r, it)
+	}
+	size := recordSize(uint32(len(r.block.Data)))
+	if full, err := b.reserve(size, 1, r.kind == reqPut); full || err != nil {
+		return full, err
+	}
+	rec := record{kind: kindBlock, id: id, owner: r.block.Owner, length: uint32(len(r.block.Data)), sums: r.block.Sums}
+	e := entry{kind: kindBlock, id: id, off: uint32(b.end / sector), length: rec.length, owner: rec.owner}
+	b.write(rec, r.block.Data)
+	b.entries = append(b.entries, e)
+	b.puts[id] = r
+	delete(b.dels, id)
+	b.waiters = append(b.waiters, r)
+	return false, nil
+}
+
+// duplicate answers a put of a block that another put stored since the caller
+// looked.
+func (b *batch) duplicate(r *request, it item) error {
+	same, err := b.s.compare(it, &r.block)
+	switch {
+	case err != nil:
+		return err
+	case !same:
+		return errExist(r.block.ID)
+	}
+	r.done <- nil
+	return nil
+}
+
+func (b *batch) addTombstone(r *request) (full bool, err error) {
+	ids := make([]chunk.BlockID, 0, len(r.ids))
+	seen := make(map[chunk.BlockID]bool, len(r.ids))
+	wait := false
+	for _, id := range r.ids {
+		_, stored := b.s.find(id)
+		stored = b.puts[id] != nil || stored && !b.dels[id]
+		// A tombstone is written again only while no newer put follows it.
+		if stored == (r.kind == reqDelete) && !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+		wait = wait || b.dels[id]
+	}
+	if len(ids) == 0 {
+		if wait {
+			b.waiters = append(b.waiters, r)
 		} else {
-			p.Block, p.BlockOff = blocks[e.Block], e.BlockOff+skip
-			if p.Block == nil || uint64(p.BlockOff)+uint64(p.Len) > uint64(p.Block.Len) {
-				return nil, errs.E("read", errs.Corrupt, "extent names block "+e.Block.String()+" that the map lacks or that is shorter", nil)
+			r.done <- nil
+		}
+		return false, nil
+	}
+	data := tombstoneData(ids)
+	if full, err := b.reserve(recordSize(uint32(len(data))), len(ids), false); full || err != nil {
+		return full, err
+	}
+	off := uint32(b.end / sector)
+	b.write(record{kind: kindTombstone, length: uint32(len(data)), sums: chunk.Sums(data)}, data)
+	for _, id := range ids {
+		b.entries = append(b.entries, entry{kind: kindTombstone, id: id, off: off})
+		delete(b.puts, id)
+		b.dels[id] = true
+	}
+	b.waiters = append(b.waiters, r)
+	return false, nil
+}
+
+func sameBlock(a, b *chunk.Block) bool {
+	return len(a.Data) == len(b.Data) && slices.Equal(a.Sums, b.Sums)
+}
+
+// reserve makes sure that the batch has a segment with room, taking a new one
+// for an empty batch.
+func (b *batch) reserve(size int64, entries int, put bool) (full bool, err error) {
+	s := b.s
+	if b.seg == nil {
+		if put && s.active != nil {
+			if err := s.putsAllowed(); err != nil {
+				return false, err
 			}
 		}
-		out = append(out, p)
-		pos = b
+		if s.active == nil || !s.active.room(alignUp(s.active.end, page), size, len(s.active.entries)+entries) {
+			if err := s.roll(put); err != nil {
+				return false, err
+			}
+		}
+		b.seg = s.active
+		b.start = alignUp(b.seg.end, page)
+		b.end = b.start
+		b.out = writer{file: b.seg.file, off: b.start}
+	} else if put {
+		if err := s.putsAllowed(); err != nil {
+			return false, err
+		}
 	}
-	return hole(out, hi-pos), nil
+	fits := b.seg.room(b.end, size, len(b.seg.entries)+len(b.entries)+entries)
+	if !fits && b.end == dataStart {
+		return false, errs.E("segment.append", errs.Invalid, fmt.Sprintf("record of %d bytes does not fit into a segment of %d", size, b.seg.size), nil)
+	}
+	return !fits, nil
 }
 
-// hole appends n zero bytes.
-func hole(out []Piece, n uint64) []Piece {
-	if n == 0 {
-		return out
-	}
-	return append(out, Piece{Len: uint32(n)})
+// write places a record at the end of the batch. A failing write shows in
+// finish.
+func (b *batch) write(rec record, data []byte) {
+	rec.nonce, rec.offset, rec.batch = b.seg.nonce, b.end, b.start
+	b.out.add(rec.encode())
+	b.out.add(data)
+	b.out.pad(sector)
+	b.end += recordSize(rec.length)
 }
 
-// overlay lays the file's own data over what the server said of [lo, hi). A
-// part that was published meanwhile counts only if the map is older: else
-// the map has it, or what others wrote after it.
-func (c *Client) overlay(f *file, version uint64, server []Piece, lo, hi uint64) []Piece {
-	if lo >= hi {
+// finish syncs the batch, shows it to readers and answers its requests.
+func (b *batch) finish() {
+	var err error
+	if len(b.entries) > 0 {
+		err = b.out.flush(page)
+		if err == nil {
+			err = b.seg.file.Sync()
+		}
+		if err != nil {
+			err = b.s.fail(err)
+		} else {
+			b.publish()
+		}
+	}
+	for _, r := range b.waiters {
+		r.done <- err
+	}
+}
+
+func (b *batch) publish() {
+	s := b.s
+	b.seg.entries = append(b.seg.entries, b.entries...)
+	b.seg.end = b.end
+	s.mu.Lock()
+	for _, e := range b.entries {
+		s.apply(b.seg, e)
+	}
+	s.mu.Unlock()
+	if len(b.dels) > 0 {
+		s.wakeMaintenance()
+	}
+}
+
+// roll seals the active segment and activates a free one.
+func (s *Store) roll(put bool) error {
+	next, err := s.takeFree(put)
+	if err != nil {
+		return err
+	}
+	if err := s.sealActive(); err != nil {
+		s.giveFree(next)
+		return err
+	}
+	s.nextSeq++
+	if err := next.activate(s.nextSeq); err != nil {
+		return s.fail(err) // its header may be half written
+	}
+	s.active = next
+	s.mu.Lock()
+	s.segs[next.num] = next
+	s.mu.Unlock()
+	s.wakeMaintenance()
+	return nil
+}
+
+// sealActive closes the active segment, if any.
+func (s *Store) sealActive() error {
+	g := s.active
+	if g == nil {
 		return nil
 	}
-	if len(f.shadows)+len(f.parts) == 0 && f.dirty.bytes == 0 {
-		return server
+	if err := g.seal(); err != nil {
+		return s.fail(err)
 	}
-	own := dirtySet{chunk: ^uint64(0), fill: make(map[uint64]int), view: true}
-	paint := func(off uint64, data []byte) {
-		a, b := max(off, lo), min(off+uint64(len(data)), hi)
-		if a < b {
-			own.put(a, data[a-off:b-off], 0)
-		}
-	}
-	for _, p := range slices.Concat(f.shadows, f.parts) {
-		if p.version != 0 && version >= p.version {
-			continue
-		}
-		for _, s := range p.spans {
-			paint(s.off, s.data)
-		}
-	}
-	f.dirty.scan(lo, hi, paint)
-
-	var out []Piece
-	pos := lo
-	server = slices.Clone(server)
-	own.segs.Scan(func(off uint64, s *segment) bool {
-		out = cutPieces(out, &server, uint32(off-pos), true)
-		cutPieces(nil, &server, uint32(len(s.data)), false)
-		out = append(out, Piece{Len: uint32(len(s.data)), Data: s.data})
-		pos = s.end()
-		return true
-	})
-	return cutPieces(out, &server, uint32(hi-pos), true)
+	s.active = nil
+	g.entries = nil // the footer has them
+	s.mu.Lock()
+	g.sealed = true
+	s.mu.Unlock()
+	return nil
 }
 
-// cutPieces takes n bytes off the front of src and appends them to out if keep.
-func cutPieces(out []Piece, src *[]Piece, n uint32, keep bool) []Piece {
-	for n > 0 {
-		p := &(*src)[0]
-		m := min(n, p.Len)
-		if keep {
-			q := *p
-			q.Len = m
-			if q.Data != nil {
-				q.Data = q.Data[:m:m]
-			}
-			out = append(out, q)
-		}
-		n -= m
-		if m == p.Len {
-			*src = (*src)[1:]
-			continue
-		}
-		p.Len -= m
-		p.BlockOff += m
-		if p.Data != nil {
-			p.Data = p.Data[m:]
-		} else if p.Block == nil {
-			p.BlockOff = 0
-		}
+// writer gathers small pieces into one write and passes large ones through
+// without a copy. The first error sticks.
+type writer struct {
+	file interface {
+		WriteAt(p []byte, off int64) (int, error)
 	}
-	return out
+	off int64 // of the first byte of buf
+	buf []byte
+	err error
 }
 
-// join merges neighbouring holes and neighbouring ranges of one block.
-func join(in []Piece) []Piece {
-	out := in[:0]
-	for _, p := range in {
-		if n := len(out); n > 0 && p.Data == nil && out[n-1].Data == nil {
-			q := &out[n-1]
-			sameHole := p.Block == nil && q.Block == nil
-			sameBlock := p.Block != nil && q.Block != nil && p.Block.ID == q.Block.ID && q.BlockOff+q.Len == p.BlockOff
-			if sameHole || sameBlock {
-				q.Len += p.Len
-				continue
-			}
+const (
+	copyBelow = 128 << 10 // pieces under this are copied together
+	flushAt   = 1 << 20
+)
+
+func (w *writer) add(p []byte) {
+	if len(p) < copyBelow {
+		w.buf = append(w.buf, p...)
+		if len(w.buf) >= flushAt {
+			w.spill()
 		}
-		out = append(out, p)
+		return
 	}
-	return out
+	w.spill()
+	w.put(p)
+}
+
+// pad adds zeros up to a multiple of n.
+func (w *writer) pad(n int64) {
+	at := w.off + int64(len(w.buf))
+	w.buf = append(w.buf, make([]byte, alignUp(at, n)-at)...)
+}
+
+// flush writes everything, padded to a multiple of n.
+func (w *writer) flush(n int64) error {
+	w.pad(n)
+	w.spill()
+	return w.err
+}
+
+func (w *writer) spill() {
+	w.put(w.buf)
+	w.buf = w.buf[:0]
+}
+
+func (w *writer) put(p []byte) {
+	if w.err != nil || len(p) == 0 {
+		return
+	}
+	n, err := w.file.WriteAt(p, w.off)
+	if err == nil && n < len(p) {
+		err = errs.E("segment.write", errs.IO, "short write", nil)
+	}
+	w.off += int64(len(p))
+	w.err = err
 }

@@ -1,405 +1,125 @@
-package core
+package engine
 
 import (
-	"slices"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path"
 
+	"agentdrive/chunkserver/chunk"
+	"agentdrive/internal/disk"
 	"agentdrive/internal/errs"
-	"agentdrive/metaserver/meta"
+	"agentdrive/internal/wire"
 )
 
-// Bounds of one publication. A Write with its data stays well below half a
-// Raft entry.
 const (
-	partExtents = 128       // ranges in one part
-	partInline  = 96 << 10  // inline bytes in one part; more go into blocks
-	writeInline = 192 << 10 // inline bytes in one Write
-	partCost    = 256
+	identityName  = "STORE"
+	identityMagic = "ADSTORE\n"
 )
 
-// span is one range of a file inside a part.
-type span struct {
-	off  uint64
-	data []byte
-	at   uint32 // in the part's block
+// identity says whose store a directory is. On disk: magic, CRC32C of the
+// rest (u32 big endian), wire record.
+type identity struct {
+	cluster [16]byte
+	server  chunk.ServerID
 }
 
-func (s span) end() uint64 { return s.off + uint64(len(s.data)) }
-
-// part is data taken for publication: one block, or some inline ranges. Parts
-// of a file are published in order; parts taken together are published in one
-// Write if it holds them, so that what others see is a prefix of the writes.
-type part struct {
-	f      *file
-	no     uint64
-	spans  []span
-	bytes  int
-	cost   int
-	writes int // for mtime
-	cred   meta.Cred
-	kill   bool
-	last   bool // of those taken together
-	put    *put // its block, nil if inline
-	ready  bool // may be written: inline, or the block is durable
-	// version of the file's content after publication, for shadows.
-	version uint64
+// Wire codes the fields in order.
+func (id *identity) Wire(c *wire.Coder) {
+	c.Fixed(id.cluster[:])
+	wire.Uint(c, &id.server)
 }
 
-func (p *part) end() (e uint64) {
-	for _, s := range p.spans {
-		e = max(e, s.end())
+func (id *identity) encode() []byte {
+	body := wire.Marshal(nil, formatVersion, id)
+	b := binary.BigEndian.AppendUint32([]byte(identityMagic), crc(body))
+	return append(b, body...)
+}
+
+func decodeIdentity(b []byte) (identity, error) {
+	n := len(identityMagic)
+	if len(b) < n+4 || string(b[:n]) != identityMagic || binary.BigEndian.Uint32(b[n:]) != crc(b[n+4:]) {
+		return identity{}, errs.E("store.identity", errs.Corrupt, "not an identity file, or damaged", nil)
 	}
-	return e
+	var id identity
+	err := wire.Unmarshal(b[n+4:], formatVersion, &id)
+	return id, err
 }
 
-// takeAll starts the publication of everything buffered for the file.
-func (c *Client) takeAll(f *file) {
-	if f.dirty.bytes == 0 {
-		return
-	}
-	before := f.dirty.cost()
-	c.take(f, f.dirty.takeAll(), before)
-}
-
-// takeChunk starts the publication of a chunk that is complete.
-func (c *Client) takeChunk(f *file, off uint64) {
-	before := f.dirty.cost()
-	c.take(f, f.dirty.takeChunk(off), before)
-}
-
-func (c *Client) take(f *file, segs []*segment, before int) {
-	c.buf.untaken -= before - f.dirty.cost()
-	c.buf.held -= before - f.dirty.cost()
-	parts := pack(segs, c.cfg.BlockSize)
-	for i, p := range parts {
-		f.taken++
-		p.f, p.no, p.cred, p.kill = f, f.taken, f.cred, f.kill
-		p.last = i == len(parts)-1
-		p.cost = p.bytes + partCost + segmentCost*len(p.spans)
-		f.partsEnd = max(f.partsEnd, p.end())
-		c.buf.held += p.cost
-		c.buf.parts++
-	}
-	parts[0].writes = f.writes
-	f.pending += f.writes
-	f.parts = append(f.parts, parts...)
-	f.writes = 0
-	if f.dirty.bytes == 0 {
-		f.kill = false
-		c.buf.aged.Remove(f.aged)
-		f.aged = nil
-	}
-	for _, p := range parts {
-		if p.put != nil {
-			c.putPart(p)
+// checkIdentity compares the directory's identity with the one asked for; an
+// empty directory gets it.
+func checkIdentity(fs disk.FS, dir string, want identity, segments int) error {
+	name := path.Join(dir, identityName)
+	b, err := readFile(fs, name)
+	if errs.Is(err, errs.NotExist) {
+		if segments > 0 {
+			return errs.E("store.identity", errs.Corrupt, fmt.Sprintf("%s is missing beside %d segments", name, segments), nil).
+				WithHint("restore the file from a backup, or move the directory away and let the server be repaired from the others")
 		}
+		return writeIdentity(fs, dir, want)
 	}
-	c.advance(f)
-}
-
-// run is a contiguous range of segments within one chunk.
-type run struct {
-	segs []*segment
-	n    int
-}
-
-func runs(segs []*segment, chunk uint64) (out []run) {
-	for i, s := range segs {
-		if i > 0 && segs[i-1].end() == s.off && s.off%chunk != 0 {
-			r := &out[len(out)-1]
-			r.segs = append(r.segs, s)
-			r.n += len(s.data)
-			continue
-		}
-		out = append(out, run{segs: segs[i : i+1 : i+1], n: len(s.data)})
+	if err != nil {
+		return err
 	}
-	return out
-}
-
-// pack distributes segments (ascending) over parts. Short ranges travel
-// inline unless they are too many; the others share blocks.
-func pack(segs []*segment, blockSize int) (parts []*part) {
-	all := runs(segs, uint64(blockSize))
-	short := 0
-	for _, r := range all {
-		if r.n <= meta.MaxInline {
-			short += r.n
-		}
+	got, err := decodeIdentity(b)
+	if err != nil {
+		return errs.E("store.identity", errs.Other, name, err)
 	}
-	var inline, block *part
-	for _, r := range all {
-		p := &block
-		if r.n <= meta.MaxInline && short <= partInline {
-			p = &inline
-		}
-		if *p == nil || len((*p).spans) == partExtents || p == &block && (*p).bytes+r.n > blockSize {
-			*p = &part{ready: p == &inline}
-			if p == &block {
-				(*p).put = &put{}
-			}
-			parts = append(parts, *p)
-		}
-		(*p).spans = append((*p).spans, span{off: r.segs[0].off, data: r.join(), at: uint32((*p).bytes)})
-		(*p).bytes += r.n
-	}
-	for _, p := range parts {
-		if p.put != nil {
-			p.build()
-		}
-	}
-	return parts
-}
-
-// join returns the bytes of a run, copied only if they are in pieces.
-func (r run) join() []byte {
-	if len(r.segs) == 1 {
-		return r.segs[0].data
-	}
-	out := make([]byte, 0, r.n)
-	for _, s := range r.segs {
-		out = append(out, s.data...)
-	}
-	return out
-}
-
-// build makes the content of a part's block.
-func (p *part) build() {
-	if len(p.spans) == 1 {
-		p.put.data = p.spans[0].data
-		return
-	}
-	buf := make([]byte, 0, p.bytes)
-	for i := range p.spans {
-		s := &p.spans[i]
-		buf = append(buf, s.data...)
-		s.data = buf[s.at : int(s.at)+len(s.data) : int(s.at)+len(s.data)]
-	}
-	p.put.data = buf
-}
-
-func (c *Client) putPart(p *part) {
-	p.put.done = func(err error) {
-		if p.ready = err == nil; !p.ready {
-			c.lose(p.f, slices.Index(p.f.parts, p), 1, err)
-		}
-		c.advance(p.f)
-		c.reap(p.f)
-	}
-	c.enqueuePut(p.put)
-}
-
-// advance starts the next Write of a file and answers who waited.
-func (c *Client) advance(f *file) {
-	if n := f.writable(); n > 0 {
-		c.publish(f, n)
-	}
-	c.fire(f)
-}
-
-// writable returns how many parts the next Write can publish: as many whole
-// groups as are ready and fit; a group that fits no Write goes in pieces.
-func (f *file) writable() int {
-	if f.write != nil {
-		return 0
-	}
-	n, whole, extents, inline := 0, 0, 0, 0
-	for _, p := range f.parts {
-		if !p.ready {
-			return whole
-		}
-		extents += len(p.spans)
-		if p.put == nil {
-			inline += p.bytes
-		}
-		if extents > meta.MaxExtents || inline > writeInline || f.overlaps(n, p) {
-			break
-		}
-		n++
-		if p.last {
-			whole = n
-		}
-	}
-	if whole > 0 {
-		return whole
-	}
-	return n
-}
-
-// overlaps reports whether p covers bytes of one of the first n parts: one
-// Write must not name a byte twice. Parts taken together never do.
-func (f *file) overlaps(n int, p *part) bool {
-	for _, q := range f.parts[:n] {
-		for _, a := range q.spans {
-			for _, b := range p.spans {
-				if a.off < b.end() && b.off < a.end() {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
-// publish sends the Write of the first n parts.
-func (c *Client) publish(f *file, n int) {
-	w := &meta.Write{Ino: f.ino, Cred: f.parts[n-1].cred}
-	o := &op{body: w}
-	for _, p := range f.parts[:n] {
-		w.KillPriv = w.KillPriv || p.kill
-		for _, s := range p.spans {
-			e := meta.Extent{Off: s.off, Len: uint32(len(s.data))}
-			if p.put == nil {
-				e.Kind, e.Inline = meta.ExtentInline, s.data
-			} else {
-				e.Kind, e.Block, e.BlockOff = meta.ExtentBlock, p.put.fact.ID, s.at
-			}
-			w.Extents = append(w.Extents, e)
-		}
-		if p.put != nil {
-			p.put.name(o, w)
-		}
-	}
-	f.write, f.writing = o, n
-	o.done = func(res meta.Result, err error) { c.published(f, o, res, err) }
-	c.submit(o)
-}
-
-func (c *Client) published(f *file, o *op, res meta.Result, err error) {
-	if f.write != o {
-		return // the session and the data were lost; see dropData
-	}
-	n := f.writing
-	f.write, f.writing = nil, 0
-	a, ok := res.(*meta.AttrResult)
 	switch {
-	case err != nil:
-		c.lose(f, 0, n, err)
-	case !ok:
-		c.lose(f, 0, n, errs.E("write", errs.Corrupt, "wrong kind of result", nil))
-	default:
-		f.observe(a.Attr)
-		for _, p := range f.parts[:n] {
-			p.version = a.Attr.DataVersion
-			if p.put != nil {
-				c.latePublished(p.put)
-			}
+	case got.cluster != want.cluster:
+		return errs.E("store.identity", errs.Mismatch, fmt.Sprintf("%s belongs to cluster %x, not to %x", dir, got.cluster, want.cluster), nil).
+			WithHint("give this server a directory of its own, or start it with the cluster that the directory belongs to")
+	case got.server != want.server:
+		return errs.E("store.identity", errs.Mismatch, fmt.Sprintf("%s belongs to server %d, not to %d", dir, got.server, want.server), nil).
+			WithHint(fmt.Sprintf("start it with --id %d, or choose another directory", got.server))
+	}
+	return nil
+}
+
+// writeIdentity replaces the identity file atomically and durably.
+func writeIdentity(fs disk.FS, dir string, id identity) error {
+	tmp := path.Join(dir, identityName+".tmp")
+	f, err := fs.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(id.encode(), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = fs.Rename(tmp, path.Join(dir, identityName))
+	}
+	if err == nil {
+		err = fs.SyncDir(dir)
+	}
+	return err
+}
+
+func readFile(fs disk.FS, name string) (b []byte, err error) {
+	f, err := fs.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
 		}
-		c.leave(f, n)
+	}()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
 	}
-	c.advance(f)
-	c.reap(f)
-}
-
-// lose drops n parts of a file from the given one on and remembers why.
-func (c *Client) lose(f *file, from, n int, err error) {
-	k := errs.KindOf(err)
-	if f.handles > 0 || k != errs.Stale && k != errs.NotExist {
-		// Without handles, data of a file that is gone has nobody to miss it.
-		e := errs.E("publish", k, "buffered data could not be written", err)
-		f.failed = e
-		for _, w := range f.waiters {
-			if w.no >= f.parts[from].no && w.err == nil {
-				w.err = e
-			}
-		}
-		if c.shutdown != nil && c.stopErr == nil {
-			c.stopErr = e
-		}
-		c.say(c.ses.state(), e, "buffered data could not be written")
+	if size > 1<<20 {
+		return nil, errs.E("store.identity", errs.Corrupt, fmt.Sprintf("%s has %d bytes", name, size), nil)
 	}
-	for _, p := range f.parts[from : from+n] {
-		c.forgetPut(p.put)
+	b = make([]byte, size)
+	if _, err = f.ReadAt(b, 0); err == io.EOF {
+		err = nil
 	}
-	c.removeParts(f, from, n)
-}
-
-// leave ends the life of the first n parts, published. While reads are under
-// way whose maps may be older, they stay visible as shadows.
-func (c *Client) leave(f *file, n int) {
-	f.keep = c.ops.last
-	published := f.parts[:n:n]
-	c.removeParts(f, 0, n)
-	if f.reads == 0 {
-		return
-	}
-	for _, p := range published {
-		p.put = nil
-		f.shadows = append(f.shadows, p)
-		c.buf.held += p.cost
-	}
-}
-
-// removeParts takes n parts off the list and their cost off the account.
-func (c *Client) removeParts(f *file, from, n int) {
-	for _, p := range f.parts[from : from+n] {
-		c.buf.held -= p.cost
-		c.buf.parts--
-		f.pending -= p.writes
-	}
-	if from > 0 && f.parts[from+n-1].last {
-		f.parts[from-1].last = true // its group ends here now, if it did not before
-	}
-	f.parts = slices.Concat(f.parts[:from], f.parts[from+n:])
-	f.partsEnd = 0
-	for _, p := range f.parts {
-		f.partsEnd = max(f.partsEnd, p.end())
-	}
-}
-
-// gone returns the number up to which all parts are published or lost.
-func (f *file) gone() uint64 {
-	if len(f.parts) > 0 {
-		return f.parts[0].no - 1
-	}
-	return f.taken
-}
-
-// fire answers those who waited for parts that are done.
-func (c *Client) fire(f *file) {
-	for len(f.waiters) > 0 && f.waiters[0].no <= f.gone() {
-		w := shift(&f.waiters)
-		w.fn(w.err)
-	}
-}
-
-// dropData forgets all unpublished data of a file because its session ended,
-// and reports whether there was any.
-func (c *Client) dropData(f *file, err *errs.Error) bool {
-	c.takeAllSilently(f)
-	if f.write != nil {
-		if f.write.id == 0 {
-			c.drop(f.write)
-		}
-		f.write, f.writing = nil, 0
-	}
-	n := len(f.parts)
-	if n > 0 {
-		for _, w := range f.waiters {
-			w.err = err
-		}
-		c.removeParts(f, 0, n)
-		if f.handles > 0 {
-			f.lost = err
-		}
-	}
-	c.fire(f)
-	return n > 0
-}
-
-// takeAllSilently turns buffered data into one part that is never published,
-// so that it is dropped like the others.
-func (c *Client) takeAllSilently(f *file) {
-	if f.dirty.bytes == 0 {
-		return
-	}
-	cost := f.dirty.cost()
-	f.dirty.takeAll()
-	c.buf.held -= cost
-	c.buf.untaken -= cost
-	c.buf.aged.Remove(f.aged)
-	f.aged = nil
-	f.taken++
-	c.buf.parts++
-	f.parts = append(f.parts, &part{f: f, no: f.taken, writes: f.writes})
-	f.pending += f.writes
-	f.writes, f.kill = 0, false
+	return b, err
 }

@@ -1,265 +1,198 @@
-package core
+package engine
 
 import (
-	"container/list"
-	"slices"
+	crand "crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"path"
+	"sync/atomic"
 
+	"agentdrive/internal/disk"
 	"agentdrive/internal/errs"
-	"agentdrive/metaserver/meta"
+	"agentdrive/internal/wire"
 )
 
-// file is the record of an inode with buffered data, open handles or reads
-// under way. Data moves from dirty through parts to the server; each step
-// keeps it visible to own reads.
-type file struct {
-	ino     meta.Ino
-	attr    meta.Attr // newest of the server's that was seen, if known
-	known   bool
-	handles int
+// segment is one segment file. num, file, name and size never change; nonce
+// and seq change only while the segment is free and nobody else knows it.
+type segment struct {
+	num   uint32
+	name  string
+	file  disk.File
+	size  int64
+	nonce uint64
+	seq   uint64
 
-	dirty  dirtySet // not taken by a publication
-	seq    uint64   // number of the last write
-	writes int      // that dirty holds, for mtime
-	cred   meta.Cred
-	kill   bool // a write in dirty clears setuid and setgid
-	since  Time // age of dirty
-	aged   *list.Element
+	readers atomic.Int32 // reads in flight; only rises under Store.mu
 
-	parts    []*part // taken and not yet published, in order
-	partsEnd uint64  // end of the last range in parts
-	pending  int     // writes in parts, for mtime
-	taken    uint64  // number of the last part taken
-	write    *op     // the Write under way, nil if none
-	writing  int     // parts that it publishes, from the first
+	// Guarded by Store.mu.
+	sealed  bool
+	damaged bool   // a record fails its checks: not compacted while blocks live here
+	keep    bool   // never recycled: records or footer cannot be read, which is evidence
+	live    int64  // bytes of the records that the index points at
+	needed  int    // tombstones still needed when last counted
+	counted uint64 // Store.freeGen+1 of that time; 0 never
 
-	waiters []*waiter
-	appends []*appending
-
-	reads   int     // ReadMaps under way
-	shadows []*part // published while those were under way
-	fence   uint64  // version of content that maps must not be older than
-
-	lost     *errs.Error // session loss: reported until all handles are closed
-	failed   error       // publication failed: reported once
-	keep     meta.OpID   // stay until operations up to this one have ended
-	lingered bool
+	// Belongs to the committer while the segment is active, then never
+	// changes. entries is dropped when a good footer holds it.
+	end     int64 // offset after the last record
+	entries []entry
 }
 
-// waiter waits until part no and all before it are published or lost.
-type waiter struct {
-	no  uint64
-	req *request // nil for the client's own
-	err error    // what was lost meanwhile
-	fn  func(err error)
+func segmentName(num uint32) string { return fmt.Sprintf("seg-%08d", num) }
+
+// parseSegmentName is the inverse of segmentName.
+func parseSegmentName(name string) (num uint32, ok bool) {
+	if _, err := fmt.Sscanf(name, "seg-%d", &num); err != nil {
+		return 0, false
+	}
+	return num, num > 0 && segmentName(num) == name
 }
 
-func (c *Client) fileOf(ino meta.Ino) *file {
-	f, ok := c.files.Get(ino)
-	if !ok {
-		f = &file{ino: ino, dirty: newDirtySet(uint64(c.cfg.BlockSize))}
-		c.files.Set(ino, f)
-	}
-	return f
-}
-
-// inUse reports whether the inode must stay pinned for the file's sake.
-func (f *file) inUse() bool {
-	return f.handles > 0 || f.dirty.bytes > 0 || len(f.parts) > 0 || len(f.appends) > 0
-}
-
-// linger is a place in the queue of files kept for older operations.
-type linger struct {
-	upTo meta.OpID
-	f    *file
-}
-
-// reap removes the record when nothing needs it. After a publication it stays
-// until every operation sent before has ended: a late reply of these may carry
-// attributes from before, and must not take a size back that was already seen.
-func (c *Client) reap(f *file) {
-	if !f.inUse() {
-		c.settlePin(f.ino)
-	}
-	if f.handles == 0 {
-		f.lost, f.failed = nil, nil
-	}
-	if f.inUse() || f.reads > 0 || len(f.shadows) > 0 || len(f.waiters) > 0 {
-		return
-	}
-	if f.keep >= c.ops.oldest() {
-		if !f.lingered {
-			f.lingered = true
-			c.buf.lingered = append(c.buf.lingered, linger{f.keep, f})
-		}
-		return
-	}
-	if g, ok := c.files.Get(f.ino); ok && g == f {
-		c.files.Delete(f.ino)
-	}
-}
-
-func (c *Client) reapLingering() {
-	oldest := c.ops.oldest()
-	for len(c.buf.lingered) > 0 && c.buf.lingered[0].upTo < oldest {
-		f := shift(&c.buf.lingered).f
-		f.lingered = false
-		c.reap(f)
-	}
-}
-
-func (c *Client) openFile(ino meta.Ino) {
-	if c.ses.phase != phaseEnded {
-		c.fileOf(ino).handles++
-	}
-}
-
-func (c *Client) closeFile(ino meta.Ino) {
-	f, ok := c.files.Get(ino)
-	if !ok || f.handles == 0 {
-		return
-	}
-	f.handles--
-	c.reap(f)
-}
-
-// merged returns what applications shall see when the server says a.
-func (c *Client) merged(a meta.Attr) meta.Attr {
-	f, ok := c.files.Get(a.Ino)
-	if !ok {
-		return a
-	}
-	f.observe(a)
-	return f.merged()
-}
-
-// observe keeps the newest attributes. Replies overtake each other; content
-// and size are ordered by DataVersion, the rest by ctime.
-func (f *file) observe(a meta.Attr) {
-	if !f.known || a.DataVersion > f.attr.DataVersion ||
-		a.DataVersion == f.attr.DataVersion && a.Ctime >= f.attr.Ctime {
-		f.attr, f.known = a, true
-	}
-}
-
-// raiseFence notes the version that an own truncate or append made.
-func (c *Client) raiseFence(a meta.Attr) {
-	if f, ok := c.files.Get(a.Ino); ok {
-		f.fence = max(f.fence, a.DataVersion)
-	}
-}
-
-// merged adds the buffered data to the server's attributes. Times of writes
-// are given by the server when they are published; until then each write
-// moves mtime and ctime on by a nanosecond, so that changes show. If the
-// server's attributes are not known (nothing but writes so far), Nlink is 0
-// and only Ino, type and Size mean something.
-func (f *file) merged() meta.Attr {
-	a := f.attr
-	if !f.known {
-		a = meta.Attr{Ino: f.ino, Mode: meta.ModeRegular}
-	}
-	if f.dirty.bytes == 0 && len(f.parts) == 0 {
-		return a
-	}
-	a.Size = max(a.Size, f.partsEnd, f.dirty.end())
-	n := int64(f.writes + f.pending)
-	a.Mtime += n
-	a.Ctime += n
-	held, kill := f.dirty.bytes, f.kill
-	for _, p := range f.parts {
-		held += p.bytes
-		kill = kill || p.kill
-	}
-	a.Bytes += (uint64(held) + 511) &^ 511
-	if kill {
-		a.Mode &^= meta.ModeSetuid
-		if a.Mode&0o010 != 0 {
-			a.Mode &^= meta.ModeSetgid
+// writeHeader writes both copies of the header and syncs.
+func (g *segment) writeHeader(state uint8) error {
+	h := header{state: state, nonce: g.nonce, seq: g.seq, size: g.size}
+	b := h.encode()
+	for _, off := range []int64{0, page} {
+		if _, err := g.file.WriteAt(b, off); err != nil {
+			return err
 		}
 	}
-	return a
+	return g.file.Sync()
 }
 
-// dropWaiters removes a cancelled request's waiters.
-func (f *file) dropWaiters(r *request) {
-	f.waiters = slices.DeleteFunc(f.waiters, func(w *waiter) bool { return w.req == r })
-}
-
-// afterPublish calls fn once everything buffered for the inode now is
-// published, at once if that is nothing. fn's error tells of data that was
-// lost instead.
-func (c *Client) afterPublish(ino meta.Ino, r *request, fn func(error)) {
-	f, ok := c.files.Get(ino)
-	if !ok {
-		fn(nil)
-		return
-	}
-	c.takeAll(f)
-	if len(f.parts) == 0 {
-		fn(nil)
-		return
-	}
-	if r != nil {
-		r.file = f
-	}
-	f.waiters = append(f.waiters, &waiter{no: f.taken, req: r, fn: fn})
-}
-
-// afterPublishAll is afterPublish for several inodes; fn gets the first error.
-func (c *Client) afterPublishAll(inos []meta.Ino, r *request, fn func(error)) {
-	left := len(inos)
-	if left == 0 {
-		fn(nil)
-		return
-	}
-	var first error
-	for _, ino := range inos {
-		c.afterPublish(ino, nil, func(err error) {
-			if first == nil {
-				first = err
-			}
-			if left--; left == 0 && !r.done {
-				fn(first)
-			}
-		})
-	}
-}
-
-// dirtyInos lists the inodes with unpublished data, ascending.
-func (c *Client) dirtyInos() (inos []meta.Ino) {
-	c.files.Scan(func(ino meta.Ino, f *file) bool {
-		if f.dirty.bytes > 0 || len(f.parts) > 0 {
-			inos = append(inos, ino)
-		}
-		return true
-	})
-	return inos
-}
-
-// syncFile serves Flush and Fsync.
-func (c *Client) syncFile(r *request, ino meta.Ino) {
-	c.afterPublish(ino, r, func(err error) {
-		c.answer(r, &meta.EmptyResult{}, c.report(ino, err))
-	})
-}
-
-// report chooses what a Flush, Fsync or O_SYNC write tells: what was lost
-// while it waited, or else what was lost before and told to nobody.
-func (c *Client) report(ino meta.Ino, err error) error {
-	f, ok := c.files.Get(ino)
-	if !ok {
+// activate gives a free segment a new life.
+func (g *segment) activate(seq uint64) error {
+	nonce, err := newNonce()
+	if err != nil {
 		return err
 	}
-	if f.lost != nil {
-		return f.lost
+	g.nonce, g.seq = nonce, seq
+	g.end, g.entries, g.needed, g.counted, g.live = dataStart, nil, 0, 0, 0
+	g.sealed, g.damaged, g.keep = false, false, false
+	return g.writeHeader(stateData)
+}
+
+func newNonce() (uint64, error) {
+	var b [8]byte
+	if _, err := crand.Read(b[:]); err != nil {
+		return 0, errs.E("segment.nonce", errs.IO, "", err)
 	}
-	if err == nil {
-		err = f.failed
+	return binary.BigEndian.Uint64(b[:]), nil
+}
+
+// room tells whether records of size bytes with n footer entries fit behind
+// offset end.
+func (g *segment) room(end, size int64, n int) bool {
+	return alignUp(end+size, page)+footerRoom(n) <= g.size
+}
+
+// maxRecord is the largest record that an empty segment of size bytes takes.
+func maxRecord(size int64) int64 { return size - dataStart - footerRoom(1) - page }
+
+// seal writes footer and trailer and syncs. All records must be synced.
+func (g *segment) seal() error {
+	body := wire.Marshal(nil, formatVersion, &footer{g.entries})
+	off := alignUp(g.end, page)
+	t := trailer{nonce: g.nonce, end: g.end, footer: off, length: uint32(len(body)), sum: crc(body)}
+	// Whole pages: a partial one would be read first.
+	if _, err := g.file.WriteAt(padded(body), off); err != nil {
+		return err
 	}
-	f.failed = nil
+	if _, err := g.file.WriteAt(padded(t.encode()), g.size-page); err != nil {
+		return err
+	}
+	return g.file.Sync()
+}
+
+func padded(b []byte) []byte {
+	return append(b, make([]byte, alignUp(int64(len(b)), page)-int64(len(b)))...)
+}
+
+// readTrailer returns the trailer of this generation, or ok=false.
+func (g *segment) readTrailer() (t trailer, ok bool, err error) {
+	var b [sector]byte
+	if err := readFull(g.file, b[:], g.size-page); err != nil {
+		return t, false, err
+	}
+	t, err = decodeTrailer(b[:], g.size)
+	if errs.Is(err, errs.Version) {
+		return t, false, errs.E("segment.open", errs.Other, g.name, err)
+	}
+	return t, err == nil && t.nonce == g.nonce, nil
+}
+
+// readFooter returns the entries that a trailer points at; kind errs.Corrupt
+// when they fail their checks.
+func (g *segment) readFooter(t trailer) ([]entry, error) {
+	b := make([]byte, t.length)
+	if err := readFull(g.file, b, t.footer); err != nil {
+		return nil, err
+	}
+	if crc(b) != t.sum {
+		return nil, errs.E("segment.footer", errs.Corrupt, fmt.Sprintf("%s: offset %d: checksum wrong", g.name, t.footer), nil)
+	}
+	entries, err := decodeFooter(b, t.end)
+	if err != nil {
+		return nil, errs.E("segment.footer", errs.Other, fmt.Sprintf("%s: offset %d", g.name, t.footer), err)
+	}
+	return entries, nil
+}
+
+// readFull reads all of b; a file that is too short reads as zeros, which no
+// check accepts.
+func readFull(f disk.File, b []byte, off int64) error {
+	n, err := f.ReadAt(b, off)
+	if err == io.EOF {
+		clear(b[n:])
+		return nil
+	}
 	return err
 }
 
-func (c *Client) syncAll(r *request) {
-	c.afterPublishAll(c.dirtyInos(), r, func(err error) { c.answer(r, &meta.EmptyResult{}, err) })
+// loaded is what a segment turned out to hold.
+type loaded struct {
+	entries []entry
+	end     int64
+	footer  bool     // entries come from a valid footer
+	damage  []Damage // records that fail their checks
+	badFoot *Damage  // the footer does; the records were scanned instead
+	cut     []int64  // headers behind the torn tail's begin, to be zeroed
 }
+
+// load finds the segment's records. last says that no segment was activated
+// after this one, so that it may end in a torn batch.
+func (g *segment) load(last bool) (loaded, error) {
+	t, ok, err := g.readTrailer()
+	if err != nil {
+		return loaded{}, err
+	}
+	proven := int64(0)
+	if !last {
+		proven = g.size // sealed before its successor was activated
+	}
+	limit := g.size
+	var badFoot *Damage
+	if ok {
+		entries, err := g.readFooter(t)
+		if err == nil {
+			return loaded{entries: entries, end: t.end, footer: true}, nil
+		}
+		if !errs.Is(err, errs.Corrupt) {
+			return loaded{}, err
+		}
+		proven, limit = t.end, t.end
+		if !last { // else the seal itself may be torn
+			badFoot = &Damage{File: g.name, Offset: t.footer, Err: err}
+		}
+	}
+	sc := scanner{seg: g, limit: limit, exact: ok}
+	if err := sc.run(); err != nil {
+		return loaded{}, err
+	}
+	l := sc.result(max(proven, sc.proven))
+	l.badFoot = badFoot
+	return l, nil
+}
+
+func (g *segment) path(dir string) string { return path.Join(dir, g.name) }
