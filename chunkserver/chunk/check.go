@@ -28,9 +28,12 @@ func (g *Grant) Check(op string, cluster [16]byte, rights uint8, now time.Time) 
 	return nil
 }
 
-// Check tells whether the block may be stored: errs.Invalid for its length or
-// number of checksums, errs.Corrupt when the data fails them.
+// Check tells whether the block may be stored: errs.Invalid for its id, length
+// or number of checksums, errs.Corrupt when the data fails them.
 func (b *Block) Check(op string) error {
+	if b.ID == (BlockID{}) {
+		return errs.E(op, errs.Invalid, "block id zero", nil)
+	}
 	if n := len(b.Data); n == 0 || n > MaxBlock {
 		return errs.E(op, errs.Invalid, fmt.Sprintf("block %s has %d bytes, allowed are 1 to %d", b.ID, n, MaxBlock), nil)
 	}

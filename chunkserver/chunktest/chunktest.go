@@ -149,6 +149,7 @@ func testPutInvalid(t *testing.T, s chunk.Store) {
 		change func(b *chunk.Block)
 		kind   errs.Kind
 	}{
+		{"id zero", func(b *chunk.Block) { b.ID = chunk.BlockID{} }, errs.Invalid},
 		{"empty", func(b *chunk.Block) { b.Data, b.Sums = nil, nil }, errs.Invalid},
 		{"too long", func(b *chunk.Block) {
 			b.Data = make([]byte, chunk.MaxBlock+1)
