@@ -2,6 +2,7 @@ package blockio
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -125,4 +126,11 @@ func (r *record) onCorrupt(c Corrupt) {
 
 func three() Placement {
 	return Placement{PG: 5, Epoch: 9, Members: []chunk.ServerID{1, 2, 3}, Quorum: 2, MinCopies: 2}
+}
+
+// news is what the callbacks told so far.
+func (r *record) news() (late []Late, waiting []Waiting, corrupt []Corrupt) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.late), slices.Clone(r.waiting), slices.Clone(r.corrupt)
 }

@@ -113,15 +113,15 @@ func TestCorrupt(t *testing.T) {
 	reading(t, func(t *testing.T, r *Reader, c cluster, b chunk.Block, rec *record) {
 		c[0].mem.Rot(b.ID, 100)
 		wantRead(t, r, b)
-		if len(rec.corrupt) != 1 || rec.corrupt[0].Member != 1 || rec.corrupt[0].Block != b.ID || !errs.Is(rec.corrupt[0].Err, errs.Corrupt) {
-			t.Errorf("reported %+v", rec.corrupt)
+		if _, _, bad := rec.news(); len(bad) != 1 || bad[0].Member != 1 || bad[0].Block != b.ID || !errs.Is(bad[0].Err, errs.Corrupt) {
+			t.Errorf("reported %+v", bad)
 		}
 		c[1].mem.Rot(b.ID, 100)
 		c[2].mem.Rot(b.ID, 100)
 		_, err := r.Get(t.Context(), chunktest.Grant(), all(), b.ID, 0, 1000)
 		chunktest.WantKind(t, err, errs.Corrupt)
-		if len(rec.corrupt) != 4 {
-			t.Errorf("%d reports, want 4", len(rec.corrupt))
+		if _, _, bad := rec.news(); len(bad) != 4 {
+			t.Errorf("%d reports, want 4", len(bad))
 		}
 	})
 }

@@ -46,8 +46,8 @@ func TestPutAll(t *testing.T) {
 		b := chunktest.Block(1, 100000)
 		a := mustPut(t, w, b)
 		synctest.Wait()
-		if len(a.Pending) != len(r.late) || len(r.waiting) != 0 {
-			t.Errorf("ack %+v, late %+v, waiting %+v", a, r.late, r.waiting)
+		if late, waiting, _ := r.news(); len(a.Pending) != len(late) || len(waiting) != 0 {
+			t.Errorf("ack %+v, late %+v, waiting %+v", a, late, waiting)
 		}
 		for id := range chunk.ServerID(3) {
 			chunktest.WantBlock(t, c.node(id+1).mem, b)
@@ -72,11 +72,12 @@ func TestLate(t *testing.T) {
 					t.Errorf("ack %+v after %v", a, time.Since(began))
 				}
 				time.Sleep(time.Minute) // virtual: past SendLimit
-				if len(r.late) != 1 || r.late[0].Member != 2 || r.late[0].Block != b.ID || r.late[0].PG != 5 || r.late[0].Epoch != 9 {
-					t.Fatalf("late %+v", r.late)
+				late, _, _ := r.news()
+				if len(late) != 1 || late[0].Member != 2 || late[0].Block != b.ID || late[0].PG != 5 || late[0].Epoch != 9 {
+					t.Fatalf("late %+v", late)
 				}
-				if (r.late[0].Err == nil) != (name == "slow") || c.has(t, 2, b) != (name == "slow") {
-					t.Errorf("late %+v, stored %v", r.late[0], c.has(t, 2, b))
+				if (late[0].Err == nil) != (name == "slow") || c.has(t, 2, b) != (name == "slow") {
+					t.Errorf("late %+v, stored %v", late[0], c.has(t, 2, b))
 				}
 			})
 		})
@@ -116,8 +117,8 @@ func TestOneGone(t *testing.T) {
 		if !c.has(t, 3, b) {
 			t.Error("the member that returned gets no blocks")
 		}
-		if len(r.waiting) != 0 {
-			t.Errorf("waiting told with two members up: %+v", r.waiting)
+		if _, waiting, _ := r.news(); len(waiting) != 0 {
+			t.Errorf("waiting told with two members up: %+v", waiting)
 		}
 	})
 }
@@ -130,15 +131,22 @@ func TestTwoGone(t *testing.T) {
 		}
 		b := chunktest.Block(1, 1000)
 		done := make(chan Ack)
-		go func() { done <- mustPut(t, w, b) }()
+		go func() {
+			a, err := w.Put(t.Context(), chunktest.Grant(), three(), b)
+			if err != nil {
+				t.Error(err)
+			}
+			done <- a
+		}()
 		time.Sleep(30 * time.Second)
 		select {
 		case a := <-done:
 			t.Fatalf("acknowledged with one copy: %+v", a)
 		default:
 		}
-		if n := len(r.waiting); n < 2 || r.waiting[0].Need != 2 || r.waiting[n-1].Durable != 1 || r.waiting[n-1].Attempt != n || !errs.Is(r.waiting[n-1].Err, errs.Unavailable) {
-			t.Errorf("waiting %+v", r.waiting)
+		_, waiting, _ := r.news()
+		if n := len(waiting); n < 2 || waiting[0].Need != 2 || waiting[n-1].Durable != 1 || waiting[n-1].Attempt != n || !errs.Is(waiting[n-1].Err, errs.Unavailable) {
+			t.Errorf("waiting %+v", waiting)
 		}
 		c.node(2).set(func(n *node) { n.err = nil })
 		began := time.Now()
@@ -160,8 +168,8 @@ func TestContextEnds(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		synctest.Wait()
-		if len(r.late) != 0 {
-			t.Errorf("late news of a write that failed: %+v", r.late)
+		if late, _, _ := r.news(); len(late) != 0 {
+			t.Errorf("late news of a write that failed: %+v", late)
 		}
 	})
 }
@@ -244,8 +252,8 @@ func TestClose(t *testing.T) {
 		}()
 		chunktest.WantKind(t, <-done, errs.Unavailable)
 		synctest.Wait()
-		if len(r.late) != 1 || !errs.Is(r.late[0].Err, errs.Canceled) {
-			t.Errorf("late %+v", r.late)
+		if late, _, _ := r.news(); len(late) != 1 || !errs.Is(late[0].Err, errs.Canceled) {
+			t.Errorf("late %+v", late)
 		}
 		_, err := w.Put(t.Context(), chunktest.Grant(), single, chunktest.Block(3, 10))
 		chunktest.WantKind(t, err, errs.Unavailable)
