@@ -157,3 +157,6 @@ func runApp(deps Deps, env []string, args ...string) result {
 	code := app.Run(context.Background(), args)
 	return result{code, out.String(), err.String()}
 }
+
+// lockOf takes the lock that a fake server on dir would want.
+func lockOf(dir string) (*lockfile.Lock, error) { return lockfile.Try(filepath.Join(dir, "LOCK")) }
