@@ -42,6 +42,9 @@ type ServerConfig struct {
 	Peers   []Peer   // all metaservers; for a metaserver, itself among them
 	Copies  int      // copies of each block that new drives keep: 3 or 1
 	Log     io.Writer
+
+	LogLevel  string // debug, info, warn or error
+	LogFormat string // text or json
 }
 
 // RunFunc runs one server until ctx ends, then stops it in order and returns
@@ -53,6 +56,7 @@ type Options struct {
 	Data         string        // data directory, absolute
 	Nodes        int           // servers of each role; 0: as the directory was created, or 1
 	NoRespawn    bool          // leave dead servers dead
+	LogLevel     string        // of the servers
 	RespawnDelay time.Duration // default DefaultRespawnDelay
 	ReadyTimeout time.Duration // default DefaultReadyTimeout
 
@@ -287,7 +291,7 @@ func (s *Supervisor) serverConfig(e Entry) ServerConfig {
 	c := ServerConfig{
 		Role: e.Role, ID: e.ID, Cluster: s.config.ClusterID(),
 		Data: filepath.Join(string(s.dir), e.Dir), Listen: e.Address,
-		Copies: min(s.config.Nodes, 3),
+		Copies: min(s.config.Nodes, 3), LogLevel: s.opt.LogLevel, LogFormat: "text",
 	}
 	for _, p := range s.config.Of(Metaserver) {
 		c.Peers = append(c.Peers, Peer{ID: p.ID, Address: p.Address})

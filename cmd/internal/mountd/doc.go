@@ -54,6 +54,8 @@ type Config struct {
 	AllowOther bool     // other users may enter
 	Servers    []string // addresses of the metaservers
 	Log        io.Writer
+	LogLevel   string // debug, info, warn or error
+	LogFormat  string // text or json
 }
 
 // Mode is "ro" or "rw".
