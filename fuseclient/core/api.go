@@ -29,7 +29,8 @@ type Event interface{ event() }
 // Request is a call that wants an answer: exactly one Answer effect follows
 // for each, whatever happens. Op is one of the meta operations (Lookup,
 // GetAttr, SetAttr, Make, ...; not Write and ReadMap) or one of the client's
-// own (ReadFile, WriteFile, Flush, Fsync, SyncAll, Shutdown).
+// own (ReadFile, WriteFile, Flush, Fsync, SyncAll, Shutdown). Operations of
+// meta are given as pointers, the client's own as values.
 type Request struct {
 	ID ReqID
 	Op any
@@ -44,7 +45,9 @@ type ReadFile struct {
 
 // WriteFile writes file content into the buffer. The core owns Data from now
 // on. Answer: *meta.AttrResult at once while there is room; with Append or
-// Sync after publication, Off telling where the data went.
+// Sync after publication, Off telling where the data went. Until something
+// was heard from the server about the inode, the attributes of an answer to a
+// buffered write have Nlink 0 and only Ino, type and Size mean something.
 type WriteFile struct {
 	Cred     meta.Cred
 	Ino      meta.Ino
@@ -65,18 +68,22 @@ type Fsync struct{ Ino meta.Ino }
 // SyncAll publishes everything buffered by this mount.
 type SyncAll struct{}
 
-// Shutdown publishes everything, closes the session and answers. Later
-// requests fail with errs.Expired.
+// Shutdown publishes everything, closes the session and answers: with
+// *meta.EmptyResult, or with the first error if data was lost. Later requests
+// fail with errs.Expired. It waits for the servers if data is unpublished;
+// cancelled, it is answered and goes on.
 type Shutdown struct{}
 
 // Cancel says that nobody waits for the request any longer. The core answers
-// it: with errs.Interrupted if its outcome does not matter to the
-// application's view (it may still be executed at the server), or as usual if
-// the outcome is already certain.
+// it: with errs.Interrupted if it was not sent, only reads, or no stream is up
+// (then it may still be executed at the server); a mutation that was sent on
+// a living stream is answered with its outcome when that comes.
 type Cancel struct{ ID ReqID }
 
 // Forget says that the kernel dropped N references to an inode given by entry
-// results (Lookup, Make, Link, ReadDir with Plus).
+// results (Lookup, Make, Link, ReadDir with Plus). Each entry of an answer
+// counts as one reference from the moment of the Answer; the adapter forgets
+// those that it does not hand to the kernel.
 type Forget struct {
 	Ino meta.Ino
 	N   uint64

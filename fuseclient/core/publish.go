@@ -203,15 +203,15 @@ func (f *file) writable() int {
 	}
 	n, whole, extents, inline := 0, 0, 0, 0
 	for _, p := range f.parts {
-		if !p.ready {
-			return whole
-		}
 		extents += len(p.spans)
 		if p.put == nil {
 			inline += p.bytes
 		}
 		if extents > meta.MaxExtents || inline > writeInline || f.overlaps(n, p) {
 			break
+		}
+		if !p.ready {
+			return whole
 		}
 		n++
 		if p.last {
