@@ -210,13 +210,13 @@ type Stats struct {
 
 // Stats takes a look.
 func (g *Group) Stats() (Stats, error) {
+	first, err := g.log.FirstIndex() // before Durable: the log is cut behind it
+	if err != nil {
+		return Stats{}, logError("read", "the log", g.log.vfs, err)
+	}
 	ss, err := g.state.Stats()
 	if err != nil {
 		return Stats{}, err
-	}
-	first, err := g.log.FirstIndex()
-	if err != nil {
-		return Stats{}, logError("read", "the log", g.log.vfs, err)
 	}
 	st := Stats{
 		Group: g.cfg.Group, Server: g.cfg.ID, State: stateNames[g.raft.State()],
