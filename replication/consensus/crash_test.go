@@ -199,7 +199,7 @@ func TestDamageIsNamedAndRefused(t *testing.T) {
 				at += 1 + strings.Index(string(b[at+1:]), "add k")
 			}
 			flip(t, seg, int64(at))
-		}, []string{"entry ", ".wal", "at byte "}},
+		}, []string{".wal", "damaged at byte "}},
 		"log lost": {func(t *testing.T, dir string) {
 			if err := os.RemoveAll(filepath.Join(dir, "log")); err != nil {
 				t.Fatal(err)
@@ -307,7 +307,7 @@ func TestReceivedSnapshotSurvivesACrash(t *testing.T) {
 func TestHeadTruncationStopsAtDurable(t *testing.T) {
 	durable := fixedDurable(10)
 	cfg := Config{Log: quiet(), Tuning: fastTuning()}
-	l, err := openLog(t.TempDir(), nil, &durable, &cfg)
+	l, err := openLog(t.TempDir(), logSeams{}, &durable, func(err error) { t.Error(err) }, &cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -131,6 +131,8 @@ func waitLeading(t *testing.T, g *Group) uint64 {
 			if l.Leading {
 				return l.Term
 			}
+		case <-g.Failed():
+			t.Fatalf("group failed: %v", g.Err())
 		case <-timeout:
 			t.Fatal("no leadership")
 		}
@@ -229,6 +231,8 @@ func (c *cluster) close() {
 
 // scripted answers AskTerm.
 type scripted func(ctx context.Context, p Peer) (uint64, error)
+
+func (s scripted) AskTerm(ctx context.Context, p Peer) (uint64, error) { return s(ctx, p) }
 
 func (c *cluster) setScript(s scripted) {
 	c.mu.Lock()

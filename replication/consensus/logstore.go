@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 
 	"agentdrive/internal/errs"
+	"agentdrive/replication/store"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -32,9 +33,10 @@ type durableStore interface {
 // opens the log).
 type logStore struct {
 	*wal.WAL
-	meta  *metadb.BoltMetaDB
+	meta  types.MetaStore
 	vfs   *tracingVFS
 	state durableStore
+	fail  func(error) // stops the group
 }
 
 var (
@@ -43,24 +45,33 @@ var (
 	_ raft.MonotonicLogStore = (*logStore)(nil)
 )
 
-func openLog(dir string, vfs types.VFS, state durableStore, cfg *Config) (*logStore, error) {
+// logSeams lets tests put failing parts below the log; nil fields are the
+// real ones.
+type logSeams struct {
+	vfs  types.VFS
+	meta types.MetaStore
+}
+
+func openLog(dir string, seams logSeams, state durableStore, fail func(error), cfg *Config) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, errs.E("consensus.log", errs.IO, "", err)
 	}
-	if vfs == nil {
-		vfs = walfs.New()
+	if seams.vfs == nil {
+		seams.vfs = walfs.New()
 	}
-	tv := &tracingVFS{VFS: vfs}
-	meta := &metadb.BoltMetaDB{}
+	if seams.meta == nil {
+		seams.meta = &metadb.BoltMetaDB{}
+	}
+	tv := &tracingVFS{VFS: seams.vfs}
 	w, err := wal.Open(dir,
-		wal.WithMetaStore(meta),
+		wal.WithMetaStore(&tailRepair{MetaStore: seams.meta, vfs: seams.vfs, log: cfg.Log}),
 		wal.WithSegmentFiler(segment.NewFiler(dir, tv)),
 		wal.WithSegmentSize(cfg.Tuning.SegmentSize),
 		wal.WithLogger(newHclog(cfg.Log)))
 	if err != nil {
-		return nil, errors.Join(logError("open", dir, tv, err), meta.Close())
+		return nil, errors.Join(logError("open", dir, tv, err), seams.meta.Close())
 	}
-	return &logStore{WAL: w, meta: meta, vfs: tv, state: state}, nil
+	return &logStore{WAL: w, meta: seams.meta, vfs: tv, state: state, fail: fail}, nil
 }
 
 // Close closes the log and, which raft-wal leaves to us, its metadata.
@@ -74,14 +85,15 @@ func logError(what, dir string, vfs *tracingVFS, err error) error {
 	if name != "" {
 		msg = fmt.Sprintf("%s, file %s at byte %d", msg, name, off)
 	}
+	if errs.KindOf(err) != errs.Other {
+		return err // it names its place itself
+	}
 	var pathErr *os.PathError
 	if errors.As(err, &pathErr) && !errors.Is(err, types.ErrCorrupt) {
 		return errs.E("consensus.log", errs.IO, msg, err)
 	}
-	return errs.E("consensus.log", errs.Corrupt, msg, err).WithHint(hintRebuild)
+	return errs.E("consensus.log", errs.Corrupt, msg, err).WithHint(store.HintRebuild)
 }
-
-const hintRebuild = "this server's copy is damaged: with a healthy majority, remove its group directory and let it join again; it fetches a snapshot from its peers"
 
 // DeleteRange implements raft.LogStore. Raft cuts the head behind snapshots,
 // which here are markers, and the tail when entries conflict. What conflicts
@@ -121,7 +133,8 @@ func (l *logStore) check(from, to uint64) error {
 func (l *logStore) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
 // StoreLogs implements raft.LogStore: the entries are on stable storage when
-// it returns. The checksum travels behind Extensions, not in a codec: raft-wal
+// it returns. A failure stops the group: after a failed fsync nobody knows
+// what a second one would mean, and Raft would try again. The checksum travels behind Extensions, not in a codec: raft-wal
 // 0.4.0 takes other codecs but does not reopen what they wrote.
 func (l *logStore) StoreLogs(logs []*raft.Log) error {
 	copies := make([]raft.Log, len(logs))
@@ -131,7 +144,11 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		copies[i].Extensions = binary.BigEndian.AppendUint32(slices.Clip(e.Extensions), entrySum(e))
 		out[i] = &copies[i]
 	}
-	return l.WAL.StoreLogs(out)
+	err := l.WAL.StoreLogs(out)
+	if err != nil && !errors.Is(err, wal.ErrClosed) {
+		l.fail(errs.E("consensus.log", errs.IO, "append", err))
+	}
+	return err
 }
 
 // GetLog implements raft.LogStore. A checksum that differs is
