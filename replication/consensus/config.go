@@ -52,7 +52,7 @@ const MaxEntry = 512 << 10
 type Tuning struct {
 	// Heartbeat is the time without a word from the leader after which a
 	// follower asks for votes, at random up to twice as long. Default 400 ms,
-	// 50 ms in a group with one voter. Failover takes about 1.3 times this.
+	// 50 ms when Bootstrap names one server alone. Failover takes about 1.3 times this.
 	Heartbeat time.Duration
 	// Election is how long a candidate waits for votes before it tries again.
 	// Default: Heartbeat.
@@ -71,7 +71,7 @@ type Tuning struct {
 	SnapshotEvery uint64
 	// SnapshotInterval is how often that is looked at. Default 5 s.
 	SnapshotInterval time.Duration
-	// SegmentSize is the size of a log file in bytes. Default 64 MiB.
+	// SegmentSize is the size of a log file in bytes. Default 16 MiB.
 	SegmentSize int
 	// MemTable is that of store.Options. Default there.
 	MemTable int64
@@ -89,7 +89,7 @@ type Config struct {
 	// directory and no Bootstrap waits to be added.
 	Bootstrap []Peer
 
-	// One of the two. A Transport that is given is not closed by Shutdown.
+	// One of the two; Shutdown closes it.
 	Transport raft.Transport
 	Stream    raft.StreamLayer
 
@@ -142,7 +142,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&t.TrailingLogs, 4096)
 	setDefault(&t.SnapshotEvery, 2048)
 	setDefault(&t.SnapshotInterval, 5*time.Second)
-	setDefault(&t.SegmentSize, 64<<20)
+	setDefault(&t.SegmentSize, 16<<20)
 	return c
 }
 

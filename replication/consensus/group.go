@@ -33,8 +33,11 @@ type Group struct {
 
 	stop     chan struct{} // closed by Shutdown
 	stopOnce sync.Once
-	stopErr  error
+	stopErr  error // result of the first Shutdown
 	bg       sync.WaitGroup
+
+	raftStop    sync.Once
+	raftStopped raft.Future // see stopRaft
 
 	failOnce sync.Once
 	failCh   chan struct{}
@@ -62,7 +65,7 @@ func (g *Group) run() {
 		defer g.bg.Done()
 		select {
 		case <-g.failCh:
-			g.raft.Shutdown() // does not wait
+			g.stopRaft()
 		case <-g.stop:
 		}
 	}()
@@ -86,6 +89,13 @@ func (g *Group) failed(err error) {
 		g.applied.stop(errs.E("consensus.wait", errs.Unavailable, "the group has stopped", err))
 		g.pending.close(errs.E("consensus.propose", errs.Unavailable, "the group has stopped; the outcome is unknown", err))
 	})
+}
+
+// stopRaft tells Raft to stop; waiting for the result waits for its
+// goroutines. The library gives that result to the first caller only.
+func (g *Group) stopRaft() raft.Future {
+	g.raftStop.Do(func() { g.raftStopped = g.raft.Shutdown() })
+	return g.raftStopped
 }
 
 // Failed is closed when the group has stopped by itself; Err says why. It
@@ -210,13 +220,13 @@ type Stats struct {
 
 // Stats takes a look.
 func (g *Group) Stats() (Stats, error) {
+	first, err := g.log.FirstIndex() // before Durable: the log is cut behind it
+	if err != nil {
+		return Stats{}, logError("read", "the log", g.log.vfs, err)
+	}
 	ss, err := g.state.Stats()
 	if err != nil {
 		return Stats{}, err
-	}
-	first, err := g.log.FirstIndex()
-	if err != nil {
-		return Stats{}, logError("read", "the log", g.log.vfs, err)
 	}
 	st := Stats{
 		Group: g.cfg.Group, Server: g.cfg.ID, State: stateNames[g.raft.State()],
@@ -237,7 +247,7 @@ var stateNames = map[raft.RaftState]string{
 // Calling it again returns the first result.
 func (g *Group) Shutdown() error {
 	g.stopOnce.Do(func() {
-		err := g.raft.Shutdown().Error()
+		err := g.stopRaft().Error()
 		close(g.stop)
 		g.applied.stop(errs.E("consensus.wait", errs.Unavailable, "the group was shut down", nil))
 		g.pending.close(errs.E("consensus.propose", errs.Unavailable, "the group was shut down; the outcome is unknown", nil))

@@ -72,7 +72,7 @@ func counter(t *testing.T, g *Group, key string) uint64 {
 
 func fastTuning() Tuning {
 	return Tuning{
-		Heartbeat: 150 * time.Millisecond, SegmentSize: 1 << 20, MemTable: store.MinMemTable,
+		Heartbeat: 150 * time.Millisecond, ConfirmTimeout: 5 * time.Second, SegmentSize: 1 << 20, MemTable: store.MinMemTable,
 		TrailingLogs: 8, SnapshotEvery: 8, SnapshotInterval: 20 * time.Millisecond,
 	}
 }
@@ -131,6 +131,8 @@ func waitLeading(t *testing.T, g *Group) uint64 {
 			if l.Leading {
 				return l.Term
 			}
+		case <-g.Failed():
+			t.Fatalf("group failed: %v", g.Err())
 		case <-timeout:
 			t.Fatal("no leadership")
 		}
@@ -156,6 +158,7 @@ type cluster struct {
 	trans    map[uint32]*raft.InmemTransport
 	appliers map[uint32]*counters
 	cutTerms map[uint32]bool // AskTerm from and to these fails
+	script   scripted        // answers AskTerm instead, if set
 }
 
 var errCut = errors.New("link is cut")
@@ -165,10 +168,10 @@ func newCluster(t *testing.T) *cluster {
 		t: t, dirs: map[uint32]string{}, groups: map[uint32]*Group{}, cutTerms: map[uint32]bool{},
 		trans: map[uint32]*raft.InmemTransport{}, appliers: map[uint32]*counters{},
 	}
-	t.Cleanup(c.close)
 	for id := uint32(1); id <= 3; id++ {
 		c.dirs[id] = t.TempDir()
 	}
+	t.Cleanup(c.close) // before the directories go
 	for id := uint32(1); id <= 3; id++ {
 		c.start(id)
 	}
@@ -226,6 +229,17 @@ func (c *cluster) close() {
 	}
 }
 
+// scripted answers AskTerm.
+type scripted func(ctx context.Context, p Peer) (uint64, error)
+
+func (s scripted) AskTerm(ctx context.Context, p Peer) (uint64, error) { return s(ctx, p) }
+
+func (c *cluster) setScript(s scripted) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.script = s
+}
+
 // isolate cuts Raft's links of id; terms also those of AskTerm.
 func (c *cluster) isolate(id uint32, terms bool) {
 	c.mu.Lock()
@@ -279,8 +293,12 @@ type terms struct {
 	self uint32
 }
 
-func (t terms) AskTerm(_ context.Context, p Peer) (uint64, error) {
+func (t terms) AskTerm(ctx context.Context, p Peer) (uint64, error) {
 	t.c.mu.Lock()
+	if script := t.c.script; script != nil {
+		t.c.mu.Unlock()
+		return script(ctx, p)
+	}
 	g := t.c.groups[p.ID]
 	cut := t.c.cutTerms[p.ID] || t.c.cutTerms[t.self]
 	t.c.mu.Unlock()

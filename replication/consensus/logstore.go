@@ -1,22 +1,23 @@
 package consensus
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	walfs "github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
 
 	"agentdrive/internal/errs"
+	"agentdrive/replication/store"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -32,8 +33,10 @@ type durableStore interface {
 // opens the log).
 type logStore struct {
 	*wal.WAL
+	meta  types.MetaStore
 	vfs   *tracingVFS
 	state durableStore
+	fail  func(error) // stops the group
 }
 
 var (
@@ -42,24 +45,37 @@ var (
 	_ raft.MonotonicLogStore = (*logStore)(nil)
 )
 
-func openLog(dir string, vfs types.VFS, state durableStore, cfg *Config) (*logStore, error) {
+// logSeams lets tests put failing parts below the log; nil fields are the
+// real ones.
+type logSeams struct {
+	vfs  types.VFS
+	meta types.MetaStore
+}
+
+func openLog(dir string, seams logSeams, state durableStore, fail func(error), cfg *Config) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, errs.E("consensus.log", errs.IO, "", err)
 	}
-	if vfs == nil {
-		vfs = walfs.New()
+	if seams.vfs == nil {
+		seams.vfs = walfs.New()
 	}
-	tv := &tracingVFS{VFS: vfs}
+	if seams.meta == nil {
+		seams.meta = &metadb.BoltMetaDB{}
+	}
+	tv := &tracingVFS{VFS: seams.vfs}
 	w, err := wal.Open(dir,
+		wal.WithMetaStore(&tailRepair{MetaStore: seams.meta, vfs: seams.vfs, log: cfg.Log}),
 		wal.WithSegmentFiler(segment.NewFiler(dir, tv)),
-		wal.WithCodec(checkedCodec{}),
 		wal.WithSegmentSize(cfg.Tuning.SegmentSize),
 		wal.WithLogger(newHclog(cfg.Log)))
 	if err != nil {
-		return nil, logError("open", dir, tv, err)
+		return nil, errors.Join(logError("open", dir, tv, err), seams.meta.Close())
 	}
-	return &logStore{WAL: w, vfs: tv, state: state}, nil
+	return &logStore{WAL: w, meta: seams.meta, vfs: tv, state: state, fail: fail}, nil
 }
+
+// Close closes the log and, which raft-wal leaves to us, its metadata.
+func (l *logStore) Close() error { return errors.Join(l.WAL.Close(), l.meta.Close()) }
 
 // logError gives a failure of the log its kind and names the place that was
 // read last.
@@ -69,28 +85,33 @@ func logError(what, dir string, vfs *tracingVFS, err error) error {
 	if name != "" {
 		msg = fmt.Sprintf("%s, file %s at byte %d", msg, name, off)
 	}
+	if errs.KindOf(err) != errs.Other {
+		return err // it names its place itself
+	}
 	var pathErr *os.PathError
 	if errors.As(err, &pathErr) && !errors.Is(err, types.ErrCorrupt) {
 		return errs.E("consensus.log", errs.IO, msg, err)
 	}
-	return errs.E("consensus.log", errs.Corrupt, msg, err).WithHint(hintRebuild)
+	return errs.E("consensus.log", errs.Corrupt, msg, err).WithHint(store.HintRebuild)
 }
 
-const hintRebuild = "this server's copy is damaged: with a healthy majority, remove its group directory and let it join again; it fetches a snapshot from its peers"
-
 // DeleteRange implements raft.LogStore. Raft cuts the head behind snapshots,
-// which here are markers, and the tail when entries conflict. Entries up to
-// Durable are committed, so a range that begins above it can only be a
-// conflicting tail; one that begins at or below it is the head and ends at
-// Durable at most. That also holds where the library would drop the whole log
-// after installing a snapshot: entries above the snapshot, perhaps already
-// acknowledged, stay.
+// which here are markers, and the tail when entries conflict. What conflicts
+// was never committed, so it lies above Durable and reaches to the end of the
+// log, where the cut of a head never reaches (TrailingLogs). Everything else
+// is a head and ends at Durable at most. That also holds where the library
+// would drop the whole log after installing a snapshot: entries above the
+// snapshot, perhaps already acknowledged, stay.
 func (l *logStore) DeleteRange(lo, hi uint64) error {
 	durable, err := l.state.Durable()
 	if err != nil {
 		return err
 	}
-	if lo <= durable {
+	last, err := l.LastIndex()
+	if err != nil {
+		return err
+	}
+	if tail := hi >= last && lo > durable; !tail {
 		hi = min(hi, durable)
 	}
 	return l.WAL.DeleteRange(lo, hi)
@@ -104,39 +125,62 @@ func (l *logStore) check(from, to uint64) error {
 		if err := l.GetLog(i, &e); err != nil {
 			return logError(fmt.Sprintf("entry %d of", i), "the log", l.vfs, err)
 		}
-		if e.Index != i {
-			return logError(fmt.Sprintf("entry %d of", i), "the log", l.vfs, fmt.Errorf("%w: it says it is entry %d", types.ErrCorrupt, e.Index))
-		}
 	}
 	return nil
 }
 
-// checkedCodec is raft-wal's codec followed by a CRC32C of its bytes, big
-// endian.
-type checkedCodec struct{ wal.BinaryCodec }
+// StoreLog implements raft.LogStore.
+func (l *logStore) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
-const checkedCodecID = wal.FirstExternalCodecID + 1
-
-// ID implements wal.Codec; it is part of the format on disk.
-func (checkedCodec) ID() uint64 { return checkedCodecID }
-
-// Encode implements wal.Codec.
-func (c checkedCodec) Encode(e *raft.Log, w io.Writer) error {
-	var b bytes.Buffer
-	if err := c.BinaryCodec.Encode(e, &b); err != nil {
-		return err
+// StoreLogs implements raft.LogStore: the entries are on stable storage when
+// it returns. A failure stops the group: after a failed fsync nobody knows
+// what a second one would mean, and Raft would try again. The checksum travels behind Extensions, not in a codec: raft-wal
+// 0.4.0 takes other codecs but does not reopen what they wrote.
+func (l *logStore) StoreLogs(logs []*raft.Log) error {
+	copies := make([]raft.Log, len(logs))
+	out := make([]*raft.Log, len(logs))
+	for i, e := range logs {
+		copies[i] = *e
+		copies[i].Extensions = binary.BigEndian.AppendUint32(slices.Clip(e.Extensions), entrySum(e))
+		out[i] = &copies[i]
 	}
-	_, err := w.Write(binary.BigEndian.AppendUint32(b.Bytes(), crc32.Checksum(b.Bytes(), castagnoli)))
+	err := l.WAL.StoreLogs(out)
+	if err != nil && !errors.Is(err, wal.ErrClosed) {
+		l.fail(errs.E("consensus.log", errs.IO, "append", err))
+	}
 	return err
 }
 
-// Decode implements wal.Codec.
-func (c checkedCodec) Decode(b []byte, e *raft.Log) error {
-	n := len(b) - 4
-	if n < 0 || crc32.Checksum(b[:n], castagnoli) != binary.BigEndian.Uint32(b[n:]) {
+// GetLog implements raft.LogStore. A checksum that differs is
+// types.ErrCorrupt.
+func (l *logStore) GetLog(index uint64, e *raft.Log) error {
+	if err := l.WAL.GetLog(index, e); err != nil {
+		return err
+	}
+	n := len(e.Extensions) - 4
+	if n < 0 {
+		return fmt.Errorf("%w: entry without a checksum", types.ErrCorrupt)
+	}
+	sum := binary.BigEndian.Uint32(e.Extensions[n:])
+	e.Extensions = e.Extensions[:n]
+	if n == 0 {
+		e.Extensions = nil
+	}
+	if e.Index != index || sum != entrySum(e) {
 		return fmt.Errorf("%w: checksum of the entry differs", types.ErrCorrupt)
 	}
-	return c.BinaryCodec.Decode(b[:n], e)
+	return nil
+}
+
+// entrySum is the CRC32C of what Raft relies on in an entry.
+func entrySum(e *raft.Log) uint32 {
+	var head [17]byte
+	binary.BigEndian.PutUint64(head[0:], e.Index)
+	binary.BigEndian.PutUint64(head[8:], e.Term)
+	head[16] = byte(e.Type)
+	sum := crc32.Update(0, castagnoli, head[:])
+	sum = crc32.Update(sum, castagnoli, e.Extensions)
+	return crc32.Update(sum, castagnoli, e.Data)
 }
 
 // tracingVFS remembers the last read, so that an error can name its place.

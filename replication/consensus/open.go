@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"github.com/hashicorp/raft-wal/types"
 
 	"agentdrive/internal/errs"
 	"agentdrive/internal/wire"
@@ -35,10 +34,9 @@ func (i *identity) Wire(c *wire.Coder) {
 // snapshot from the log, and starts Raft. Error kinds: errs.Invalid (config),
 // errs.Locked, errs.Mismatch (another server's directory), errs.Corrupt (with
 // file and offset; what is damaged is never skipped), errs.Version, errs.IO.
-func Open(cfg Config) (*Group, error) { return openWith(cfg, nil) }
+func Open(cfg Config) (*Group, error) { return openWith(cfg, logSeams{}) }
 
-// openWith lets tests put a failing filesystem below the log.
-func openWith(cfg Config, vfs types.VFS) (*Group, error) {
+func openWith(cfg Config, seams logSeams) (*Group, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
@@ -48,19 +46,19 @@ func openWith(cfg Config, vfs types.VFS) (*Group, error) {
 		return nil, err
 	}
 	g := newGroup(cfg, st) // the store's lock guards the whole directory
-	if err := g.open(vfs); err != nil {
+	if err := g.open(seams); err != nil {
 		return nil, errors.Join(err, g.closeFiles())
 	}
 	g.run()
 	return g, nil
 }
 
-func (g *Group) open(vfs types.VFS) error {
+func (g *Group) open(seams logSeams) error {
 	if err := checkIdentity(g.cfg); err != nil {
 		return err
 	}
 	var err error
-	if g.log, err = openLog(filepath.Join(g.cfg.Dir, "log"), vfs, g.state, &g.cfg); err != nil {
+	if g.log, err = openLog(filepath.Join(g.cfg.Dir, "log"), seams, g.state, g.failed, &g.cfg); err != nil {
 		return err
 	}
 	if g.snaps, err = openSnaps(filepath.Join(g.cfg.Dir, "snap"), g.state, g.cfg.Log); err != nil {
@@ -147,7 +145,7 @@ func (g *Group) restoreReceived() error {
 		return err
 	}
 	if err := g.fsm.restore(f); err != nil {
-		return errors.Join(errs.E("consensus.open", errs.Other, f.Name(), err).WithHint(hintRebuild), f.Close())
+		return errors.Join(errs.E("consensus.open", errs.Other, f.Name(), err).WithHint(store.HintRebuild), f.Close())
 	}
 	return f.Close()
 }
@@ -193,7 +191,7 @@ func (g *Group) replay(from, to, first, last uint64) error {
 // refuse is the error for a directory that has lost something: to start would
 // mean to forget what was acknowledged.
 func (g *Group) refuse(format string, args ...any) error {
-	return errs.E("consensus.open", errs.Corrupt, g.cfg.Dir+": "+fmt.Sprintf(format, args...), nil).WithHint(hintRebuild)
+	return errs.E("consensus.open", errs.Corrupt, g.cfg.Dir+": "+fmt.Sprintf(format, args...), nil).WithHint(store.HintRebuild)
 }
 
 // startRaft bootstraps a new group if asked to, and starts the library.

@@ -339,7 +339,7 @@ func readChecked(name string, version uint8, m wire.Message) (bool, error) {
 	}
 	n := len(b) - 4
 	if n < 0 || crc32.Checksum(b[:n], castagnoli) != binary.BigEndian.Uint32(b[n:]) {
-		return false, errs.E("consensus.open", errs.Corrupt, name+": checksum differs at byte 0", nil).WithHint(hintRebuild)
+		return false, errs.E("consensus.open", errs.Corrupt, name+": checksum differs at byte 0", nil).WithHint(store.HintRebuild)
 	}
 	if err := wire.Unmarshal(b[:n], version, m); err != nil {
 		return false, errs.E("consensus.open", errs.Other, name, err)
