@@ -25,9 +25,7 @@ func TestReaddirUnderChange(t *testing.T) {
 		_, err := fs.direct(&meta.Make{Parent: meta.RootIno, Name: name, Mode: meta.ModeRegular | 0o644, Excl: true})
 		must(t, err)
 	}
-	for i := range stable {
-		mk(fmt.Sprintf("stable-%d", i))
-	}
+	fs.fill("stable-", stable)
 	m := mount(t, fs, nil)
 	dir, err := os.Open(m.Dir())
 	must(t, err)

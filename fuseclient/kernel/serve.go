@@ -309,13 +309,13 @@ func (c *conn) end(err error) {
 	if !errors.Is(err, syscall.ENODEV) && !errors.Is(err, syscall.ECONNABORTED) {
 		c.log.Error("fuse: cannot read requests", "err", err)
 	}
+	for _, req := range c.calls {
+		c.cancelLocked(req) // ends the watchers of parked ones too
+	}
 	for _, req := range c.parked {
 		delete(c.calls, req.unique)
 	}
 	c.parked = nil
-	for _, req := range c.calls {
-		c.cancelLocked(req)
-	}
 }
 
 // cancelLocked closes the request's cancel channel once.
