@@ -24,8 +24,10 @@ type Config struct {
 
 type gen struct {
 	Config
-	r   *rand.Rand
-	now int64
+	r    *rand.Rand
+	now  int64
+	root *guess
+	open [Handles + 1]bool // handles that are probably open
 }
 
 // Gen gives n random operations. Equal arguments give equal operations.
@@ -36,7 +38,7 @@ func Gen(seed uint64, n int, c Config) []Op {
 	if c.Names == 0 {
 		c.Names = 5
 	}
-	g := &gen{Config: c, r: rand.New(rand.NewPCG(seed, 1)), now: 1_700_000_000_000_000_000}
+	g := &gen{Config: c, r: rand.New(rand.NewPCG(seed, 1)), now: 1_700_000_000_000_000_000, root: &guess{dir: true}}
 	ops := make([]Op, n)
 	for i := range ops {
 		ops[i] = g.op()
@@ -69,14 +71,15 @@ func (g *gen) kind() Kind {
 	return GetStat
 }
 
-func (g *gen) op() Op {
-	op := Op{Kind: g.kind()}
+func (g *gen) op() (op Op) {
+	op = Op{Kind: g.kind()}
 	g.now += g.r.Int64N(2000) - 500 // leaders' clocks differ
 	op.Now = g.now
 	if !g.Root && g.r.IntN(3) > 0 {
 		op.UID, op.GID = uint32(1000+g.r.IntN(3)), uint32(100+g.r.IntN(2))
 	}
-	op.Path = g.path()
+	op.Path = g.target(op.Kind)
+	defer g.note(&op)
 	switch op.Kind {
 	case Create:
 		op.Mode, op.Excl = g.mode(), g.r.IntN(2) == 0
@@ -91,7 +94,10 @@ func (g *gen) op() Op {
 	case Symlink:
 		op.Path2 = strings.Repeat("t", 1+g.r.IntN(40))
 	case Link, Rename:
-		op.Path2 = g.path()
+		op.Path2 = g.fresh()
+		if g.r.IntN(3) == 0 {
+			op.Path2 = g.target(Rename)
+		}
 		if op.Kind == Rename {
 			op.Flags = [...]uint32{0, 0, 0, 1, 2, 2}[g.r.IntN(6)]
 		}
@@ -128,14 +134,14 @@ func (g *gen) content(op *Op) {
 	case Truncate:
 		op.Size = g.size()
 		if g.r.IntN(2) == 0 {
-			op.Handle, op.Path = 1+g.r.IntN(Handles), ""
+			op.Handle, op.Path = g.handle(), ""
 		}
 	case GetStat:
 		if g.r.IntN(3) == 0 {
-			op.Handle, op.Path = 1+g.r.IntN(Handles), ""
+			op.Handle, op.Path = g.handle(), ""
 		}
 	case Close, Write, Read:
-		op.Path, op.Handle = "", 1+g.r.IntN(Handles)
+		op.Path, op.Handle = "", g.handle()
 		if op.Kind == Write {
 			op.Append = g.r.IntN(4) == 0
 			op.Seed, op.Size = g.r.Uint64N(1<<20), 1+g.length()
@@ -148,6 +154,94 @@ func (g *gen) content(op *Op) {
 	}
 }
 
+// target gives a path that suits kind, mostly of something that exists.
+func (g *gen) target(kind Kind) string {
+	any := g.r.IntN(12) == 0
+	dirs, files := g.root.list("", nil, nil)
+	pick := func(list []string) string {
+		if any || len(list) == 0 {
+			return g.path()
+		}
+		return list[g.r.IntN(len(list))]
+	}
+	switch kind {
+	case Create, Mkdir, Mknod, Symlink:
+		return g.fresh()
+	case Rmdir, ReadDir:
+		return pick(dirs)
+	case Unlink, Link, Open, Truncate, Readlink:
+		return pick(files)
+	}
+	if g.r.IntN(3) == 0 {
+		return pick(dirs)
+	}
+	return pick(files)
+}
+
+// fresh gives a name in a directory that probably exists.
+func (g *gen) fresh() string {
+	dirs, _ := g.root.list("", nil, nil)
+	if len(dirs) == 0 || g.r.IntN(4) == 0 {
+		return g.name()
+	}
+	dir := dirs[g.r.IntN(len(dirs))]
+	if strings.Count(dir, "/") > 5 {
+		return g.path()
+	}
+	return dir + "/" + g.name()
+}
+
+// note remembers what op probably did.
+func (g *gen) note(op *Op) {
+	switch op.Kind {
+	case Create, Mknod, Symlink, Mkdir:
+		g.root.add(op.Path, &guess{dir: op.Kind == Mkdir})
+	case Link:
+		if n := g.root.find(op.Path); n != nil && !n.dir {
+			g.root.add(op.Path2, &guess{})
+		}
+	case Unlink, Rmdir:
+		if n := g.root.find(op.Path); n != nil && n.dir == (op.Kind == Rmdir) && len(n.kids) == 0 {
+			g.root.cut(op.Path)
+		}
+	case Rename:
+		g.noteRename(op)
+	case Open:
+		g.open[op.Handle] = true
+	case Close:
+		g.open[op.Handle] = false
+	}
+}
+
+func (g *gen) noteRename(op *Op) {
+	n, over := g.root.find(op.Path), g.root.find(op.Path2)
+	inside := strings.HasPrefix(op.Path2+"/", op.Path+"/") || strings.HasPrefix(op.Path+"/", op.Path2+"/")
+	switch {
+	case n == nil || inside || op.Path == "" || op.Path2 == "":
+	case op.Flags == 2:
+		if over != nil {
+			*n, *over = guess{n.name, over.dir, over.kids}, guess{over.name, n.dir, n.kids}
+		}
+	case over == nil || op.Flags == 0 && over.dir == n.dir && len(over.kids) == 0:
+		g.root.cut(op.Path2)
+		if g.root.add(op.Path2, &guess{dir: n.dir, kids: n.kids}) {
+			g.root.cut(op.Path)
+		}
+	}
+}
+
+// handle gives a handle, one that is probably open if there is any.
+func (g *gen) handle() int {
+	h := 1 + g.r.IntN(Handles)
+	for range 3 {
+		if g.open[h] {
+			break
+		}
+		h = 1 + g.r.IntN(Handles)
+	}
+	return h
+}
+
 // path gives one to three names; mostly of few, so that operations meet.
 func (g *gen) path() string {
 	if g.r.IntN(60) == 0 {
@@ -156,12 +250,16 @@ func (g *gen) path() string {
 	depth := 1 + g.r.IntN(3)
 	names := make([]string, depth)
 	for i := range names {
-		names[i] = fmt.Sprintf("%c", 'a'+g.r.IntN(g.Names))
-		if g.r.IntN(60) == 0 {
-			names[i] = strings.Repeat("n", 254+g.r.IntN(3))
-		}
+		names[i] = g.name()
 	}
 	return strings.Join(names, "/")
+}
+
+func (g *gen) name() string {
+	if g.r.IntN(100) == 0 {
+		return strings.Repeat("n", 254+g.r.IntN(3))
+	}
+	return fmt.Sprintf("%c", 'a'+g.r.IntN(g.Names))
 }
 
 func (g *gen) mode() uint32 {

@@ -178,7 +178,7 @@ func TestRandom(t *testing.T) {
 		}
 		return
 	}
-	seeds := uint64(60)
+	seeds := uint64(150)
 	if testing.Short() {
 		seeds = 8
 	}
