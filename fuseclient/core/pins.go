@@ -111,6 +111,12 @@ func (c *Client) reclaim() {
 		frame.Pins = append(frame.Pins, meta.Pin{Ino: ino, Count: p.replies})
 		return true
 	})
+	c.ops.flight.Scan(func(id meta.OpID, o *op) bool {
+		if !o.read {
+			frame.Open = append(frame.Open, id)
+		}
+		return true
+	})
 	frame.Last = true
 	c.send(frame)
 }

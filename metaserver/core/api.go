@@ -90,11 +90,12 @@ type ReadDone struct {
 	Outcome meta.Outcome
 }
 
-// SessionRead answers ReadSession.
+// SessionRead answers ReadSession. Replies are from the same view as Result.
 type SessionRead struct {
-	Token  Token
-	Result *meta.SessionResult
-	Err    error
+	Token   Token
+	Result  *meta.SessionResult
+	Replies []state.Recorded
+	Err     error
 }
 
 // OrphansFound answers FindOrphans with orphans nobody has resolved, read

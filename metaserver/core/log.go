@@ -131,6 +131,10 @@ func (s *Server) retryInternal(q *queued) {
 		if se := s.sessions[op.Session]; se != nil {
 			se.closing = false
 		}
+	case *state.AckReplies:
+		if se := s.sessions[op.Session]; se != nil {
+			se.acked = append(op.Ops, se.acked...)
+		}
 	case *state.Reclaim:
 		s.reaping, s.garbage = false, true
 	case *state.ResolveOrphans:
@@ -163,7 +167,11 @@ func (s *Server) opApplied(q *queued, o meta.Outcome) {
 	if o.Err != nil && o.Err.Kind == errs.Expired {
 		return // its end is in the log before; endSession tells the client
 	}
+	if e, ok := o.Result.(*meta.EntryResult); ok {
+		se.owe(q.item.ID, e.Attr.Ino)
+	}
 	if se.stream != nil {
+		se.stream.answered[q.item.ID] = true
 		s.reply(se.stream, q.item.ID, o)
 	}
 }

@@ -145,7 +145,7 @@ func (s *Server) allReclaimed(d meta.DriveID) bool {
 func (s *Server) pinning(d meta.DriveID, ino meta.Ino) []meta.SessionID {
 	var list []meta.SessionID
 	for _, id := range s.order {
-		if se := s.sessions[id]; se.Drive == d && se.pins[ino] > 0 {
+		if se := s.sessions[id]; se.Drive == d && se.holds(ino) {
 			list = append(list, id)
 		}
 	}
@@ -165,7 +165,7 @@ func (s *Server) orphansResolved(op *state.ResolveOrphans) {
 			se := s.sessions[id]
 			switch {
 			case se == nil: // its end takes the pin off
-			case se.reclaimed && se.pins[o.Ino] == 0:
+			case se.reclaimed && !se.holds(o.Ino):
 				s.proposeUnpin(id, []meta.Ino{o.Ino})
 			default:
 				still = append(still, id)
@@ -182,7 +182,7 @@ func (s *Server) orphansResolved(op *state.ResolveOrphans) {
 func (s *Server) unpinUndeclared(se *session) {
 	var gone []meta.Ino
 	for k, list := range s.orphans.pins {
-		if k.drive != se.Drive || se.pins[k.ino] > 0 {
+		if k.drive != se.Drive || se.holds(k.ino) {
 			continue
 		}
 		i := sort.Search(len(list), func(i int) bool { return list[i] >= se.ID })

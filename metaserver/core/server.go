@@ -40,16 +40,38 @@ type stream struct {
 	peer    string
 	session *session // nil before Welcome
 	greeted bool     // Open or Resume was received
+
+	// Clients declare their pins right behind Resume, without waiting for
+	// Welcome: early keeps what came before the session was bound.
+	early     []*meta.Reclaim
+	earlyPins int
+
+	// Mutations answered on this stream and not acknowledged. A client that
+	// resumed repeats what was in flight; the answer may have overtaken that.
+	answered map[meta.OpID]bool
 }
+
+// maxEarlyPins bounds early; a client that has more waits for Welcome.
+const maxEarlyPins = 1 << 24
 
 type session struct {
 	state.Session
 	stream    *stream // nil while disconnected
 	deadline  Time
-	reclaimed bool // declared its pins on this reign's or stream's beginning
-	closing   bool // a CloseSession is under way
+	reclaimed bool      // declared its pins on this reign's or stream's beginning
+	closing   bool      // a CloseSession is under way
+	late      []*stream // resumed while closing: told when the end is certain
 	pins      map[meta.Ino]uint32
 	inFlight  map[meta.OpID]bool // mutations queued or proposed
+
+	// Recorded replies that give an inode and that the client has not
+	// acknowledged: it may still ask for them, so they pin (rule S6), whether
+	// or not they were sent on some stream.
+	owed     map[meta.OpID]meta.Ino
+	owedPins map[meta.Ino]int // how often each is in owed
+
+	acked    []meta.OpID // told by the client, on their way into the log
+	recorded []meta.OpID // replies found when it resumed, until Reclaim tells which are wanted
 }
 
 // queued is an item on its way into the log, with what to do when applied.
@@ -112,7 +134,7 @@ func (s *Server) Step(now Time, ev Event) []Effect {
 	s.effects = s.effects[:0]
 	switch ev := ev.(type) {
 	case StreamOpened:
-		s.streams[ev.Stream] = &stream{id: ev.Stream, peer: ev.Peer}
+		s.streams[ev.Stream] = &stream{id: ev.Stream, peer: ev.Peer, answered: map[meta.OpID]bool{}}
 	case StreamClosed:
 		s.streamClosed(ev.Stream)
 	case StreamFrame:
@@ -227,7 +249,10 @@ func (s *Server) streamClosed(id StreamID) {
 }
 
 func (s *Server) addSession(rec state.Session, deadline Time) *session {
-	se := &session{Session: rec, deadline: deadline, pins: map[meta.Ino]uint32{}, inFlight: map[meta.OpID]bool{}}
+	se := &session{
+		Session: rec, deadline: deadline, pins: map[meta.Ino]uint32{}, inFlight: map[meta.OpID]bool{},
+		owed: map[meta.OpID]meta.Ino{}, owedPins: map[meta.Ino]int{},
+	}
 	s.sessions[rec.ID] = se
 	s.order = insertSorted(s.order, rec.ID)
 	return se
@@ -241,6 +266,11 @@ func (s *Server) endSession(id meta.SessionID, err error) {
 	}
 	if se.stream != nil {
 		s.evict(se.stream, err)
+	}
+	for _, st := range se.late {
+		if s.streams[st.id] == st {
+			s.evict(st, err)
+		}
 	}
 	delete(s.sessions, id)
 	s.order = removeSorted(s.order, id)

@@ -28,6 +28,11 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 	}
 	se := st.session
 	if se == nil {
+		if f, ok := f.(*meta.Reclaim); ok && st.greeted && st.earlyPins+len(f.Pins) <= maxEarlyPins {
+			st.early = append(st.early, f)
+			st.earlyPins += len(f.Pins)
+			return
+		}
 		s.evict(st, protocolError("a frame came before the session was open"))
 		return
 	}
@@ -39,7 +44,7 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 	case *meta.Renew:
 		s.confirm(confirmable{stream: st, renew: f})
 	case *meta.Reclaim:
-		s.onReclaim(se, f)
+		s.onReclaim(st, se, f)
 	case *meta.Unpin:
 		s.onUnpin(se, f)
 	case *meta.Close:
@@ -65,11 +70,12 @@ func (s *Server) greet(st *stream) bool {
 }
 
 func (s *Server) onOp(st *stream, se *session, f *meta.OpFrame) {
+	s.onAcked(st, se, f.Acked)
 	if f.Op.Kind().IsRead() {
 		s.confirm(confirmable{stream: st, op: f})
 		return
 	}
-	if se.inFlight[f.ID] {
+	if se.inFlight[f.ID] || st.answered[f.ID] {
 		return // sent again after a reconnect; the answer is on its way
 	}
 	if len(se.inFlight) >= meta.OpWindow {
@@ -78,9 +84,69 @@ func (s *Server) onOp(st *stream, se *session, f *meta.OpFrame) {
 	}
 	se.inFlight[f.ID] = true
 	s.enqueue(queued{replies: true, item: state.Item{
-		Session: se.ID, Epoch: se.Epoch, ID: f.ID, After: f.After, Acked: f.Acked, Op: f.Op,
+		Session: se.ID, Epoch: se.Epoch, ID: f.ID, After: f.After, Acked: se.acked, Op: f.Op,
 	}})
+	se.acked = nil
 }
+
+// onAcked takes acknowledgements. They travel into the log with the next
+// mutation of the session, or by themselves when they become many.
+func (s *Server) onAcked(st *stream, se *session, ids []meta.OpID) {
+	var free []meta.Ino
+	for _, id := range ids {
+		delete(st.answered, id)
+		ino, ok := se.owed[id]
+		if !ok {
+			continue
+		}
+		delete(se.owed, id)
+		if se.owedPins[ino]--; se.owedPins[ino] > 0 {
+			continue
+		}
+		delete(se.owedPins, ino)
+		if se.pins[ino] == 0 && se.reclaimed && s.orphans.unpin(orphanKey{se.Drive, ino}, se.ID) {
+			free = append(free, ino)
+		}
+	}
+	s.proposeUnpin(se.ID, free)
+	se.acked = append(se.acked, ids...)
+	if len(se.acked) >= meta.OpWindow/4 {
+		s.flushAcked(se)
+	}
+}
+
+func (s *Server) flushAcked(se *session) {
+	if len(se.acked) > 0 && !se.closing {
+		s.enqueue(queued{item: state.Item{Internal: &state.AckReplies{Session: se.ID, Ops: se.acked}}})
+		se.acked = nil
+	}
+}
+
+// unwanted gives the recorded replies that a client which waits for open will
+// not ask for. Both lists ascend.
+func (se *session) unwanted(open []meta.OpID) []meta.OpID {
+	var list []meta.OpID
+	for _, id := range se.recorded {
+		for len(open) > 0 && open[0] < id {
+			open = open[1:]
+		}
+		if len(open) == 0 || open[0] != id {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
+// owe notes a recorded reply that gives an inode.
+func (se *session) owe(id meta.OpID, ino meta.Ino) {
+	if _, known := se.owed[id]; !known {
+		se.owed[id] = ino
+		se.owedPins[ino]++
+	}
+}
+
+// holds reports whether the session pins an inode.
+func (se *session) holds(ino meta.Ino) bool { return se.pins[ino] > 0 || se.owedPins[ino] > 0 }
 
 // confirm queues work for the next leadership confirmation (rule S3). One
 // round is under way at a time: what arrives meanwhile needs the next, since
@@ -139,6 +205,7 @@ func (s *Server) confirmed(w confirmable) {
 	case st.session == nil:
 	case w.renew != nil:
 		st.session.deadline = s.now + s.cfg.TTL + s.cfg.TTL/10
+		s.flushAcked(st.session)
 		s.emit(Send{st.id, &meta.Renewed{Seq: w.renew.Seq}})
 	default:
 		tok := s.token()
@@ -184,12 +251,25 @@ func (s *Server) onSessionRead(ev SessionRead) {
 		return
 	}
 	se := s.sessions[ev.Result.Session]
-	if se == nil || se.closing {
+	if se != nil && se.closing {
+		// Not before it is certain: a client that hears of its end takes its
+		// operations for never executed from then on.
+		se.late = append(se.late, r.stream)
+		return
+	}
+	if se == nil {
 		s.evict(r.stream, errs.E("session.resume", errs.Expired, fmt.Sprintf("session %d has ended", ev.Result.Session), nil))
 		return
 	}
 	se.reclaimed = false
 	se.pins = map[meta.Ino]uint32{}
+	se.recorded = se.recorded[:0]
+	for _, e := range ev.Replies {
+		se.recorded = append(se.recorded, e.ID)
+		if e.Ino != 0 {
+			se.owe(e.ID, e.Ino)
+		}
+	}
 	s.welcome(r.stream, se, ev.Result, true)
 }
 
@@ -204,13 +284,20 @@ func (s *Server) welcome(st *stream, se *session, res *meta.SessionResult, resum
 		Session: se.ID, Epoch: se.Epoch, Root: res.Root, LastLogSeq: res.LastLogSeq,
 		TTLMillis: uint32(s.cfg.TTL / 1e6), Resumed: resumed,
 	}})
+	early := st.early
+	st.early, st.earlyPins = nil, 0
+	for _, f := range early {
+		s.onReclaim(st, se, f)
+	}
 }
 
-func (s *Server) onReclaim(se *session, f *meta.Reclaim) {
+func (s *Server) onReclaim(st *stream, se *session, f *meta.Reclaim) {
 	for _, p := range f.Pins {
 		se.pins[p.Ino] += p.Count
 	}
 	if f.Last {
+		s.onAcked(st, se, se.unwanted(f.Open))
+		se.recorded = nil
 		se.reclaimed = true
 		s.unpinUndeclared(se)
 	}
@@ -224,7 +311,7 @@ func (s *Server) onUnpin(se *session, f *meta.Unpin) {
 			continue
 		}
 		delete(se.pins, p.Ino)
-		if s.orphans.unpin(orphanKey{se.Drive, p.Ino}, se.ID) {
+		if se.owedPins[p.Ino] == 0 && s.orphans.unpin(orphanKey{se.Drive, p.Ino}, se.ID) {
 			gone = append(gone, p.Ino)
 		}
 	}

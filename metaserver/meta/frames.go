@@ -192,9 +192,13 @@ func (x *Pin) Wire(c *wire.Coder) {
 }
 
 // Reclaim declares what the session holds, in one or more frames, the last
-// one marked. Counts are those of this stream's beginning.
+// one marked. Counts are those of this stream's beginning. Open lists the
+// mutations without an answer, which the client will send again: recorded
+// replies to all others are acknowledged by it, so that acknowledgements lost
+// with a leader leave nothing behind.
 type Reclaim struct {
 	Pins []Pin
+	Open []OpID // with Last; ascending
 	Last bool
 }
 
@@ -204,6 +208,7 @@ func (*Reclaim) FrameKind() FrameKind { return FrameReclaim }
 // Wire codes the fields in order.
 func (x *Reclaim) Wire(c *wire.Coder) {
 	wire.List(c, &x.Pins, func(c *wire.Coder, p *Pin) { p.Wire(c) })
+	wire.List(c, &x.Open, wire.Uint[OpID])
 	c.Bool(&x.Last)
 }
 

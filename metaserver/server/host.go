@@ -218,8 +218,11 @@ func (h *host) readSession(ef core.ReadSession) core.Event {
 		return core.SessionRead{Token: ef.Token, Err: err}
 	}
 	defer v.Release()
-	_, res, err := state.ResumeInfo(v, ef.Session, ef.Epoch, ef.Nonce)
-	return core.SessionRead{Token: ef.Token, Result: res, Err: err}
+	ev := core.SessionRead{Token: ef.Token}
+	if _, ev.Result, ev.Err = state.ResumeInfo(v, ef.Session, ef.Epoch, ef.Nonce); ev.Err == nil {
+		ev.Replies, ev.Err = state.Replies(v, ef.Session)
+	}
+	return ev
 }
 
 // orphanPage bounds the orphans read at a time.

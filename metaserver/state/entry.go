@@ -133,6 +133,7 @@ const (
 	kindForgetFreed    uint8 = 135
 	kindCopiesDone     uint8 = 136
 	kindSwept          uint8 = 137
+	kindAckReplies     uint8 = 138
 	kindInitCluster    uint8 = 160
 	kindPutServer      uint8 = 161
 	kindCreateDrive    uint8 = 162
@@ -162,6 +163,8 @@ func newInternal(k uint8) Internal {
 		return new(CopiesDone)
 	case kindSwept:
 		return new(Swept)
+	case kindAckReplies:
+		return new(AckReplies)
 	case kindInitCluster:
 		return new(InitCluster)
 	case kindPutServer:
@@ -340,4 +343,20 @@ func (*Swept) internalKind() uint8 { return kindSwept }
 func (x *Swept) Wire(c *wire.Coder) {
 	wire.Uint(c, &x.Session)
 	wire.Uint(c, &x.Server)
+}
+
+// AckReplies forgets recorded replies that the session's client has, for
+// acknowledgements that no operation carries into the log. Result:
+// *meta.EmptyResult.
+type AckReplies struct {
+	Session meta.SessionID
+	Ops     []meta.OpID
+}
+
+func (*AckReplies) internalKind() uint8 { return kindAckReplies }
+
+// Wire codes the fields in order.
+func (x *AckReplies) Wire(c *wire.Coder) {
+	wire.Uint(c, &x.Session)
+	wire.List(c, &x.Ops, wire.Uint[meta.OpID])
 }

@@ -79,6 +79,11 @@ func (m *Machine) applyInternal(tx kv.Tx, st tree.Stamp, pos int, op Internal) (
 		return &meta.EmptyResult{}, tree.LateAck(tx, op.Copies)
 	case *Swept:
 		return &meta.EmptyResult{}, swept(tx, op)
+	case *AckReplies:
+		for _, id := range op.Ops {
+			tx.Delete(keyReply(op.Session, id))
+		}
+		return &meta.EmptyResult{}, nil
 	}
 	return m.applyCluster(tx, st.Now, op)
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"agentdrive/chunkserver/chunk"
@@ -159,6 +160,38 @@ func ResumeInfo(v kv.View, id meta.SessionID, epoch uint64, nonce [16]byte) (Ses
 		return s, nil, err
 	}
 	return s, res.(*meta.SessionResult), nil
+}
+
+// Recorded is a recorded reply of a session.
+type Recorded struct {
+	ID  meta.OpID
+	Ino meta.Ino // that it gives by name, 0 = none
+}
+
+// Replies lists the recorded replies of a session by id: those that its client
+// has not acknowledged, at most about meta.OpWindow. One that gives an inode
+// pins it, since the client may still ask for the reply (rule S6).
+func Replies(v kv.View, id meta.SessionID) ([]Recorded, error) {
+	var list []Recorded
+	var bad error
+	pre := keyReplies(id)
+	err := v.Scan(pre, end(pre), func(k, b []byte) bool {
+		var o meta.Outcome
+		if bad = wire.Unmarshal(append([]byte(nil), b...), recordVersion, &o); bad != nil {
+			bad = errs.E("state.scan", errs.Corrupt, "recorded reply", bad)
+			return false
+		}
+		r := Recorded{ID: meta.OpID(binary.BigEndian.Uint64(k[len(pre):]))}
+		if e, ok := o.Result.(*meta.EntryResult); ok {
+			r.Ino = e.Attr.Ino
+		}
+		list = append(list, r)
+		return true
+	})
+	if err == nil {
+		err = bad
+	}
+	return list, err
 }
 
 func expired(id meta.SessionID) error {

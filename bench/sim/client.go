@@ -1,0 +1,204 @@
+package sim
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+
+	"agentdrive/chunkserver/chunk"
+	"agentdrive/metaserver/meta"
+
+	client_core "agentdrive/fuseclient/core"
+)
+
+// Small bounds make every mechanism work within a short run.
+const (
+	unit      = 256 // bytes: the grain at which content is verified
+	blockSize = 32 * unit
+	maxDirty  = 40 << 10
+)
+
+// client is a mount: the adapter around one core, with a model kernel above.
+type client struct {
+	w    *world
+	id   int
+	name string
+	rng  *rand.Rand
+
+	core   *client_core.Client
+	kernel *kernel
+	conn   *conn  // newest
+	want   uint64 // number of the newest stream asked for
+	paused bool
+	inbox  []client_core.Event
+	timer  uint64
+	tries  int    // nodes asked, in turn
+	blocks uint64 // ids given out
+
+	session meta.SessionID
+	epoch   uint64
+	state   client_core.State
+	lost    int // sessions lost
+}
+
+func newClient(w *world, id int) *client {
+	c := &client{w: w, id: id, name: fmt.Sprintf("c%d", id), rng: w.rand(fmt.Sprintf("client %d", id))}
+	c.core = client_core.New(client_core.Config{
+		Group: 1, MaxDirty: maxDirty, BlockSize: blockSize, MaxPuts: 3,
+		DirtyAge: client_core.Time(150 * ms), RenewEvery: client_core.Time(400 * ms), RetryAfter: client_core.Time(10 * ms),
+		Open: meta.Open{
+			Capability: meta.Capability{Drive: theDrive, Path: "/"},
+			Client:     meta.ClientInfo{Host: c.name},
+		},
+		NewBlockID: c.newBlockID,
+	})
+	c.kernel = newKernel(c)
+	w.after(span(c.rng, 0, 50*ms), func() { c.post(client_core.Tick{}) })
+	return c
+}
+
+func (c *client) newBlockID() (id chunk.BlockID) {
+	c.blocks++
+	binary.BigEndian.PutUint64(id[:], uint64(c.id)+1)
+	binary.BigEndian.PutUint64(id[8:], c.blocks)
+	return id
+}
+
+// post hands an event to the core.
+func (c *client) post(ev client_core.Event) {
+	if c.paused {
+		c.inbox = append(c.inbox, ev)
+		return
+	}
+	if in, ok := ev.(client_core.FrameIn); ok && in.Stream == c.want {
+		if in.Frame = c.w.rule.toClient(c, in.Frame); in.Frame == nil {
+			return
+		}
+		c.received(in.Frame)
+		ev = in
+	}
+	c.step(ev)
+}
+
+// inject lets the core receive a frame that no server sent.
+func (c *client) inject(stream uint64, f meta.Frame) {
+	if !c.paused {
+		c.step(client_core.FrameIn{Stream: stream, Frame: f})
+	}
+}
+
+// step carries out what the core asks for.
+func (c *client) step(ev client_core.Event) {
+	// Effects alias memory that the next Step reuses; none of them leads to a
+	// Step at once.
+	for _, ef := range c.core.Step(client_core.Time(c.w.now), ev) {
+		c.do(ef)
+	}
+	if err := c.core.CheckInvariants(); err != nil {
+		c.w.fail("%s: %v", c.name, err)
+	}
+}
+
+func (c *client) do(ef client_core.Effect) {
+	w := c.w
+	switch ef := ef.(type) {
+	case client_core.Connect:
+		to := w.nodes[c.tries%nodeCount]
+		if ef.Hint == "" {
+			c.tries++
+		}
+		for _, n := range w.nodes {
+			if n.name == ef.Hint {
+				to = n
+			}
+		}
+		c.hangUp()
+		c.want = ef.Stream
+		w.after(max(int64(ef.After)-w.now, 0), func() { w.net.dial(c, ef.Stream, to) })
+	case client_core.Send:
+		if k := c.conn; k != nil && k.stream == ef.Stream {
+			for _, f := range w.rule.toServer(c, ef.Frame) {
+				c.sent(f)
+				w.net.fromClient(k, f)
+			}
+		}
+	case client_core.Disconnect:
+		if c.conn != nil && c.conn.stream == ef.Stream {
+			c.hangUp()
+		}
+	case client_core.PutBlock:
+		if ef.Owner.Session != uint64(c.core.Stats().Session) {
+			w.fail("%s puts a block for session %d, not its own", c.name, ef.Owner.Session)
+		}
+		w.blocks.put(c, ef)
+	case client_core.Answer:
+		c.kernel.answered(ef)
+	case client_core.Timer:
+		c.timer++
+		gen := c.timer
+		w.after(max(int64(ef.At)-w.now, 0)+span(c.rng, 0, 1*ms), func() {
+			if gen == c.timer {
+				c.post(client_core.Tick{})
+			}
+		})
+	case client_core.Notice:
+		c.state = ef.State
+		w.note("%s: %s %s", c.name, ef.State, ef.Text)
+	}
+}
+
+// hangUp abandons the stream there is.
+func (c *client) hangUp() {
+	if c.conn != nil && c.conn.clientOpen {
+		c.w.net.closeFromClient(c.conn)
+	}
+	c.conn = nil
+}
+
+// sent tells the oracle of an operation that leaves the core.
+func (c *client) sent(f meta.Frame) {
+	switch f := f.(type) {
+	case *meta.OpFrame:
+		c.w.oracle.sent(c, f)
+	case *meta.Resume:
+		c.w.oracle.stats.Resumes++
+	}
+}
+
+// received tells the oracle of a frame that reaches the core.
+func (c *client) received(f meta.Frame) {
+	switch f := f.(type) {
+	case *meta.Welcome:
+		c.session, c.epoch = f.Session, f.Epoch
+	case *meta.Evicted:
+		if c.session != 0 && !c.kernel.closing {
+			c.lost++
+			c.w.oracle.stats.Evictions++
+			c.w.data.sessionLost(c)
+		}
+		if c.session != 0 && c.w.oracle.live(c.session) {
+			c.w.fail("%s is evicted, but session %d lives in the log", c.name, c.session)
+		}
+		c.session = 0
+	case *meta.Reply:
+		c.w.oracle.replied(c, f)
+	}
+}
+
+func (c *client) blockFailed(token uint64, err error) {
+	c.w.data.blockFailed(c)
+	c.post(client_core.BlockFailed{Token: token, Err: err})
+}
+
+func (c *client) pause(on bool) {
+	if c.paused == on {
+		return
+	}
+	c.w.note("pause %s %v", c.name, on)
+	c.paused = on
+	for !c.paused && len(c.inbox) > 0 {
+		ev := c.inbox[0]
+		c.inbox = c.inbox[1:]
+		c.post(ev)
+	}
+}

@@ -1,0 +1,173 @@
+package sim
+
+import (
+	"agentdrive/internal/errs"
+	"agentdrive/internal/kv"
+	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/state"
+
+	client_core "agentdrive/fuseclient/core"
+)
+
+// Rule breaks one promise on purpose, at the border of a core: the tests prove
+// that the oracle notices.
+type Rule uint8
+
+// The rules.
+const (
+	NoRule Rule = iota
+	// ReadUnconfirmed: a server answers reads without asking the others
+	// whether it still leads (S3).
+	ReadUnconfirmed
+	// LeadBeforeBarrier: a new leader begins with what it happens to have.
+	LeadBeforeBarrier
+	// LoseCommitted: now and then a success is told that the log lacks.
+	LoseCommitted
+	// ProposeAcrossTerms: what the core asks for in an old reign enters the
+	// log in a newer one of the same node.
+	ProposeAcrossTerms
+	// ForgetReplies: apply does not record outcomes.
+	ForgetReplies
+	// KeepEndedSessions: late operations of an ended session are executed.
+	KeepEndedSessions
+	// ReclaimNothing: pins are forgotten when a session resumes (S6).
+	ReclaimNothing
+	// UnpinEarly: pins are given back while the kernel has references (S6).
+	UnpinEarly
+	// KeepPins: pins are never given back.
+	KeepPins
+	// ResendNewID: an operation is sent again as another one.
+	ResendNewID
+	// DropDirty: buffered data is dropped, as if it had been published.
+	DropDirty
+	// AckBeforeDurable: chunk servers acknowledge blocks that they lose.
+	AckBeforeDurable
+	// HideLoss: a session's end loses data, and fsync says that all is well.
+	HideLoss
+	// ReorderStreams: messages of a stream overtake each other.
+	ReorderStreams
+	rules
+)
+
+var ruleNames = [rules]string{
+	"none", "read-unconfirmed", "lead-before-barrier", "lose-committed", "propose-across-terms", "forget-replies",
+	"keep-ended-sessions", "reclaim-nothing", "unpin-early", "keep-pins", "resend-new-id", "drop-dirty",
+	"ack-before-durable", "hide-loss", "reorder-streams",
+}
+
+// String gives the name that -sim.break takes.
+func (r Rule) String() string { return ruleNames[r] }
+
+// ParseRule finds a rule by name.
+func ParseRule(name string) (Rule, bool) {
+	for i, n := range ruleNames {
+		if n == name {
+			return Rule(i), true
+		}
+	}
+	return NoRule, false
+}
+
+// Rules lists them all.
+func Rules() []Rule {
+	var list []Rule
+	for r := NoRule + 1; r < rules; r++ {
+		list = append(list, r)
+	}
+	return list
+}
+
+// apply executes an entry on a replica.
+func (r Rule) apply(m *state.Machine, mem *kv.Mem, index uint64, cmd []byte) []byte {
+	tx := mem.Begin()
+	defer tx.Discard()
+	var to kv.Tx = tx
+	if r == ForgetReplies || r == KeepEndedSessions {
+		to = forgetful{tx, r}
+	}
+	out := m.Apply(to, index, cmd)
+	tx.Commit()
+	return out
+}
+
+// forgetful loses some writes of the state machine.
+type forgetful struct {
+	kv.Tx
+	rule Rule
+}
+
+// Set implements kv.Tx.
+func (t forgetful) Set(key, val []byte) {
+	if t.rule == ForgetReplies && key[0] == 'R' {
+		return
+	}
+	t.Tx.Set(key, val)
+}
+
+// Delete implements kv.Tx.
+func (t forgetful) Delete(key []byte) {
+	if t.rule == KeepEndedSessions && key[0] == 'S' {
+		return
+	}
+	t.Tx.Delete(key)
+}
+
+const otherID = meta.OpID(1) << 40
+
+// toServer changes what a client sends.
+func (r Rule) toServer(c *client, f meta.Frame) []meta.Frame {
+	switch f := f.(type) {
+	case *meta.Reclaim:
+		if r == ReclaimNothing {
+			return []meta.Frame{&meta.Reclaim{Open: f.Open, Last: f.Last}}
+		}
+	case *meta.Unpin:
+		if r == KeepPins {
+			return nil
+		}
+	case *meta.OpFrame:
+		return r.opToServer(c, f)
+	}
+	return []meta.Frame{f}
+}
+
+func (r Rule) opToServer(c *client, f *meta.OpFrame) []meta.Frame {
+	switch {
+	case r == ResendNewID && !f.Op.Kind().IsRead() && c.w.oracle.latest[f.Op] != nil:
+		again := *f
+		again.ID |= otherID
+		return []meta.Frame{&again}
+	case r == UnpinEarly && f.Op.Kind() == meta.KindGetAttr:
+		ino := f.Op.(*meta.GetAttr).Ino
+		return []meta.Frame{f, &meta.Unpin{Pins: []meta.Pin{{Ino: ino, Count: 1 << 20}}}}
+	case r == DropDirty && f.Op.Kind() == meta.KindWrite && !f.Op.(*meta.Write).Append && c.rng.IntN(4) == 0:
+		a := meta.Attr{Ino: f.Op.(*meta.Write).Ino, Mode: meta.ModeRegular | 0o644, Nlink: 1}
+		stream := c.want
+		c.w.after(5*ms, func() {
+			if stream == c.want {
+				c.inject(stream, &meta.Reply{ID: f.ID, Outcome: meta.Outcome{Result: &meta.AttrResult{Attr: a}}})
+			}
+		})
+		return nil
+	}
+	return []meta.Frame{f}
+}
+
+// toClient changes what a client receives; nil drops it.
+func (r Rule) toClient(_ *client, f meta.Frame) meta.Frame {
+	if x, ok := f.(*meta.Reply); ok && r == ResendNewID {
+		x.ID &^= otherID
+	}
+	return f
+}
+
+// answer changes what an application is told.
+func (r Rule) answer(c *client, op any, a client_core.Answer) client_core.Answer {
+	if r == HideLoss && c.lost > 0 && errs.Is(a.Err, errs.IO) {
+		switch op.(type) {
+		case client_core.Flush, client_core.Fsync:
+			a.Err, a.Result = nil, &meta.EmptyResult{}
+		}
+	}
+	return a
+}

@@ -1,0 +1,290 @@
+package sim
+
+import (
+	"agentdrive/internal/errs"
+	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/state"
+	"agentdrive/metaserver/tree"
+
+	client_core "agentdrive/fuseclient/core"
+)
+
+// patience is how long the world may take to become quiet without faults.
+const patience = 40 * s
+
+// script carries out the plan, heals everything, and checks what must hold
+// then.
+func (w *world) script() {
+	w.raft.watch()
+	for _, x := range w.plan.Steps {
+		w.at(x.At, func() { w.step(x) })
+	}
+	w.runUntil(planTime, nil)
+	w.heal()
+	w.finish("every request is answered", w.quiet)
+	for _, c := range w.clients {
+		c.kernel.closeAll()
+	}
+	w.finish("every handle is closed", w.quiet)
+	w.readEverything()
+	w.rest(3 * s)
+	w.checkPins(false)
+	for _, c := range w.clients {
+		c.kernel.forgetAll()
+	}
+	w.rest(4 * s)
+	w.checkPins(true)
+	w.checkReclaimed()
+	w.shutdown()
+	w.rest(2 * s)
+	w.checkEnd()
+}
+
+// rest lets time pass.
+func (w *world) rest(d int64) { w.runUntil(w.now+d, nil) }
+
+// finish waits for a state that must come.
+func (w *world) finish(what string, done func() bool) {
+	if w.runUntil(w.now+patience, done) || w.failure != nil {
+		return
+	}
+	w.fail("it does not come about that %s", what)
+	for _, c := range w.clients {
+		w.note("%s: %+v", c.name, c.core.Stats())
+		for _, x := range c.kernel.pending {
+			w.note("  request %d %T %s", x.id, x.op, brief(x.op))
+		}
+	}
+}
+
+func (w *world) quiet() bool {
+	for _, c := range w.clients {
+		if len(c.kernel.calls) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// step carries out one step of the plan.
+func (w *world) step(x Step) {
+	c := w.clients[x.Client%len(w.clients)]
+	n := w.nodes[x.A%nodeCount]
+	if x.Kind < Crash {
+		c.kernel.run(x)
+		return
+	}
+	w.note("fault %v", x)
+	switch x.Kind {
+	case Crash:
+		n.crash()
+		w.after(x.D, n.restart)
+	case Isolate:
+		n.isolate(true)
+		w.after(x.D, func() { n.isolate(false) })
+	case PauseNode:
+		n.pause(true)
+		w.after(x.D, func() { n.pause(false) })
+	case Elect:
+		w.raft.elect(n)
+	case Split:
+		w.split(x)
+	case Relapse:
+		w.relapse(x)
+	case LoseEntry:
+		w.raft.refuse = 1 + int(x.B%3)
+	case Partition:
+		for _, m := range w.nodes {
+			if m == n || x.A == allNodes {
+				w.net.partition(c.id, m.id)
+				w.after(x.D, func() { w.net.heal(c.id, m.id) })
+			}
+		}
+	case Break:
+		if c.conn != nil {
+			w.net.breakConn(c.conn)
+		}
+	case PauseClient:
+		c.pause(true)
+		w.after(x.D, func() { c.pause(false) })
+	case BlocksDown:
+		w.blocks.down = true
+		w.after(x.D, w.blocks.heal)
+	case BlocksFull:
+		w.blocks.refuse = 1 + int(x.B%2)
+	}
+}
+
+// split lets the leader reign on over a part of the clients, while the other
+// nodes elect another.
+func (w *world) split(x Step) {
+	g := w.raft.reign
+	if g == nil || !g.node.up {
+		return
+	}
+	n := g.node
+	n.isolate(true)
+	n.deaf = true
+	for _, c := range w.clients {
+		if x.B>>c.id&1 == 1 && c.conn != nil {
+			w.net.breakConn(c.conn)
+		}
+	}
+	w.raft.elect(w.nodes[(n.id+1)%nodeCount])
+	w.after(x.D, func() {
+		n.isolate(false)
+		n.hear()
+	})
+}
+
+// relapse lets the core of the leader sleep through another node's reign.
+func (w *world) relapse(x Step) {
+	g := w.raft.reign
+	if g == nil || !g.node.up {
+		return
+	}
+	n := g.node
+	n.pause(true)
+	for _, k := range append([]*conn(nil), w.net.conns...) {
+		if k.node == n {
+			w.net.breakConn(k)
+		}
+	}
+	w.raft.elect(w.nodes[(n.id+1)%nodeCount])
+	w.after(x.D-x.D/8, func() { w.raft.elect(n) })
+	w.after(x.D, func() { n.pause(false) })
+}
+
+// heal ends all faults.
+func (w *world) heal() {
+	w.note("everything heals")
+	w.raft.refuse, w.blocks.refuse = 0, 0
+	w.blocks.heal()
+	for _, n := range w.nodes {
+		n.restart()
+		n.pause(false)
+		n.isolate(false)
+		n.hear()
+		for _, c := range w.clients {
+			w.net.heal(c.id, n.id)
+		}
+	}
+	for _, c := range w.clients {
+		c.pause(false)
+	}
+}
+
+func (k *kernel) closeAll() {
+	for _, h := range append([]*handle(nil), k.handles...) {
+		k.close(h)
+	}
+}
+
+func (k *kernel) forgetAll() {
+	for _, ino := range append([]meta.Ino(nil), k.order...) {
+		k.forget(k.refs[ino])
+	}
+}
+
+// readEverything lets every client read every file that it knows.
+func (w *world) readEverything() {
+	for _, c := range w.clients {
+		k := c.kernel
+		for _, ino := range append([]meta.Ino(nil), k.order...) {
+			if r := k.refs[ino]; isFile(r) {
+				k.open(r)
+				k.read(k.handles[len(k.handles)-1], 0, 96)
+			}
+		}
+	}
+	w.finish("every file is read", w.quiet)
+	for _, c := range w.clients {
+		c.kernel.closeAll()
+	}
+	w.finish("every handle is closed again", w.quiet)
+}
+
+// checkPins compares the pins of the leader, of the clients and of their
+// kernels.
+func (w *world) checkPins(none bool) {
+	g := w.raft.reign
+	if g == nil || w.failure != nil {
+		return
+	}
+	for _, c := range w.clients {
+		known := len(c.kernel.refs) - 1
+		if none && known != 0 {
+			w.fail("the kernel of %s still references %d inodes", c.name, known)
+		}
+		if got := c.core.Stats().Pins; got != known {
+			w.fail("%s counts %d pins, its kernel references %d inodes", c.name, got, known)
+		}
+		pins := g.node.core.Pins(c.session)
+		for _, p := range pins {
+			if c.kernel.refs[p.Ino] == nil {
+				w.fail("the leader counts %d pins of %s on inode %d, its kernel none", p.Count, c.name, p.Ino)
+			}
+		}
+		if len(pins) != known {
+			w.fail("the leader counts %d inodes pinned by %s, its kernel %d", len(pins), c.name, known)
+		}
+	}
+}
+
+// checkReclaimed checks that nothing without a name is left.
+func (w *world) checkReclaimed() {
+	if w.failure != nil {
+		return
+	}
+	if n := len(w.oracle.orphans); n > 0 {
+		w.fail("%d inodes without names live on though nobody references them: %v", n, w.oracle.orphanList())
+	}
+	for _, c := range w.clients {
+		if list, err := state.Replies(w.oracle.mem.View(), c.session); err != nil || len(list) > 0 {
+			w.fail("%d replies of %s stay recorded, though it has them all: %v", len(list), c.name, err)
+		}
+	}
+	if layer, ok, err := tree.Queued(w.oracle.mem.View(), 0); ok || err != nil {
+		w.fail("the reclaim queue of layer %d is not worked off: %v", layer, err)
+	}
+}
+
+// shutdown ends every mount.
+func (w *world) shutdown() {
+	if w.failure != nil {
+		return
+	}
+	for _, c := range w.clients {
+		c.kernel.closing = true
+		c.kernel.issue(client_core.Shutdown{}, func(a client_core.Answer) {
+			if a.Err != nil {
+				w.fail("%s cannot shut down: %v", c.name, a.Err)
+			}
+		})
+	}
+	w.finish("every mount is shut down", w.quiet)
+	for _, c := range w.clients {
+		c.kernel.issue(&meta.GetAttr{Ino: meta.RootIno}, func(a client_core.Answer) {
+			if !errs.Is(a.Err, errs.Expired) {
+				w.fail("%s answers a request after its end: %v", c.name, a.Err)
+			}
+		})
+	}
+}
+
+// checkEnd checks that nothing is under way and all replicas agree.
+func (w *world) checkEnd() {
+	if w.failure != nil {
+		return
+	}
+	for _, c := range w.clients {
+		if st := c.core.Stats(); st.Requests+st.InFlight+st.Dirty+st.Files+st.Pins != 0 || st.State != client_core.StateEnded {
+			w.fail("%s is not empty after its end: %+v", c.name, st)
+		}
+	}
+	list, err := state.Sessions(w.oracle.mem.View())
+	if err != nil || len(list) > 0 {
+		w.fail("%d sessions are open after the end: %v", len(list), err)
+	}
+	w.oracle.checkState()
+}
