@@ -145,7 +145,7 @@ func newDataPath(ctx context.Context, cfg Config, mc *metaclient.Client) (*dataP
 	if d.writer, err = blockio.NewWriter(blockio.WriterConfig{
 		Stores: d.servers, OnLate: d.onLate,
 		OnWaiting: func(w blockio.Waiting) {
-			d.log.Warn("a write waits for chunk servers", "block", w.Block.String(), "live", w.Live, "need", w.Need, "err", w.Err)
+			d.log.Warn("a write waits for chunk servers", "block", w.Block.String(), "durable", w.Durable, "need", w.Need, "err", w.Err)
 		},
 	}); err != nil {
 		return nil, err

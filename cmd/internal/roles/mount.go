@@ -27,7 +27,7 @@ func Serve(ctx context.Context, c mountd.Config) (mountd.Filesystem, error) {
 	}
 	m, err := kernel.New(client, kernel.Config{
 		Dir: c.Dir, Root: client.Root().Ino, Source: "agentdrive:" + c.Drive,
-		ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, Log: log,
+		ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, Logger: log,
 	})
 	if err != nil {
 		ended, cancel := context.WithCancel(ctx)

@@ -133,7 +133,7 @@ func (r Runner) chunkserver(ctx context.Context, c cluster.ServerConfig, log *sl
 		return errors.Join(err, ln.Close())
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	srv, err := chunkserver.New(store, chunkserver.Config{Cluster: c.Cluster, Dial: network.Dial, Log: log})
+	srv, err := chunkserver.New(store, chunkserver.Config{Cluster: c.Cluster, Dial: network.Dial})
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
