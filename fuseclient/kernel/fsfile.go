@@ -66,7 +66,7 @@ func (r filled) Readv(dst [][]byte) (int, fuse.Status) {
 // Read implements fuse.RawFileSystem.
 func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	buf = buf[:min(len(buf), int(in.Size))]
-	op := &core.ReadFile{Ino: f.ino(in.NodeId), Off: in.Offset, Len: uint32(len(buf))}
+	op := core.ReadFile{Ino: f.ino(in.NodeId), Off: in.Offset, Len: uint32(len(buf))}
 	plan, err := do[*core.FilePlan](f, &in.InHeader, op)
 	if err != nil {
 		return nil, status(err)
@@ -90,7 +90,7 @@ func (f *fileSystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	}
 	data = data[:in.Size:in.Size]
 	writeback := in.WriteFlags&fuse.WRITE_CACHE != 0
-	op := &core.WriteFile{
+	op := core.WriteFile{
 		Cred: cred(&in.InHeader), Ino: f.ino(in.NodeId), Off: in.Offset, Data: data,
 		// Dirty pages of a mapping go where they were, even if the
 		// handle that the kernel lends them appends.
@@ -110,13 +110,13 @@ func (f *fileSystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if in.Fh == syscall.O_RDONLY {
 		return fuse.OK
 	}
-	_, err := do[*meta.EmptyResult](f, &in.InHeader, &core.Flush{Ino: f.ino(in.NodeId)})
+	_, err := do[*meta.EmptyResult](f, &in.InHeader, core.Flush{Ino: f.ino(in.NodeId)})
 	return status(err)
 }
 
 // Fsync implements fuse.RawFileSystem; fdatasync is no less.
 func (f *fileSystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	_, err := do[*meta.EmptyResult](f, &in.InHeader, &core.Fsync{Ino: f.ino(in.NodeId)})
+	_, err := do[*meta.EmptyResult](f, &in.InHeader, core.Fsync{Ino: f.ino(in.NodeId)})
 	return status(err)
 }
 

@@ -145,10 +145,10 @@ func (f *memFS) exec(op any) (any, error) {
 		return f.readDir(x)
 	case *meta.StatFS:
 		return &meta.StatFSResult{Bytes: 1 << 20, Files: uint64(len(f.inodes)), FreeBytes: 1 << 30}, nil
-	case *core.Flush:
+	case core.Flush:
 		f.counts["flush"]++
 		return &meta.EmptyResult{}, nil
-	case *core.Fsync:
+	case core.Fsync:
 		f.counts["fsync"]++
 		return &meta.EmptyResult{}, nil
 	}
@@ -163,9 +163,9 @@ func (f *memFS) execFile(op any) (any, error) {
 			return nil, err
 		}
 		return &meta.BytesResult{Data: []byte(n.target)}, nil
-	case *core.ReadFile:
+	case core.ReadFile:
 		return f.read(x)
-	case *core.WriteFile:
+	case core.WriteFile:
 		return f.write(x)
 	case *meta.GetXattr:
 		n, err := f.get(x.Ino)
@@ -291,7 +291,7 @@ func (f *memFS) setAttr(x *meta.SetAttr) (any, error) {
 	return &meta.AttrResult{Attr: n.attr}, nil
 }
 
-func (f *memFS) read(x *core.ReadFile) (any, error) {
+func (f *memFS) read(x core.ReadFile) (any, error) {
 	n, err := f.get(x.Ino)
 	if err != nil {
 		return nil, err
@@ -304,7 +304,7 @@ func (f *memFS) read(x *core.ReadFile) (any, error) {
 	return p, nil
 }
 
-func (f *memFS) write(x *core.WriteFile) (any, error) {
+func (f *memFS) write(x core.WriteFile) (any, error) {
 	n, err := f.get(x.Ino)
 	if err != nil {
 		return nil, err

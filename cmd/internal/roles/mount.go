@@ -14,7 +14,7 @@ import (
 
 // Serve is a mountd.ServeFunc: it opens a session and shows it in a directory.
 func Serve(ctx context.Context, c mountd.Config) (mountd.Filesystem, error) {
-	log, err := logger(c.Log)
+	log, err := logger(c.Log, "text", c.LogLevel)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@
 package roles
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -35,7 +36,7 @@ type Runner struct {
 
 // Run is a cluster.RunFunc.
 func (r Runner) Run(ctx context.Context, c cluster.ServerConfig) error {
-	log, err := logger(c.Log)
+	log, err := logger(c.Log, c.LogFormat, c.LogLevel)
 	if err != nil {
 		return err
 	}
@@ -49,11 +50,11 @@ func (r Runner) Run(ctx context.Context, c cluster.ServerConfig) error {
 	return errs.E("server.run", errs.Usage, "no role "+c.Role, nil)
 }
 
-func logger(w io.Writer) (*slog.Logger, error) {
+func logger(w io.Writer, format, level string) (*slog.Logger, error) {
 	if w == nil {
 		w = os.Stderr
 	}
-	return obs.NewLogger(w, "text", os.Getenv("AGENTDRIVE_LOG_LEVEL"))
+	return obs.NewLogger(w, cmp.Or(format, "text"), cmp.Or(level, "info"))
 }
 
 // policy is the default policy for a number of copies.
