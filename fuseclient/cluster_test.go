@@ -150,7 +150,7 @@ func (c *testCluster) open(host, drive, path string) *fuseclient.Client {
 	c.t.Helper()
 	cl, err := fuseclient.Open(c.ctx(), fuseclient.Config{
 		Servers: c.servers(), Network: c.net.Host(host), Drive: drive, Path: path, CreatePath: true,
-		Log: c.log.With("client", host),
+		Log: slog.New(slog.NewTextHandler(testWriter{c.t}, nil)).With("client", host),
 	})
 	if err != nil {
 		c.t.Fatal(err)
