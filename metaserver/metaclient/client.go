@@ -33,8 +33,9 @@ type Client struct {
 	mu      sync.Mutex // guards the fields below; leaf
 	servers []string
 	conns   map[string]*grpc.ClientConn
-	leaders map[uint32]string // presumed, by group
-	turn    int               // whom to ask next when nobody is presumed
+	leaders map[uint32]string    // presumed, by group
+	turn    int                  // whom to ask next when nobody is presumed
+	failed  map[string]time.Time // when an address last did not answer
 	last    *meta.MapReply
 }
 
@@ -46,7 +47,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	return &Client{
 		network: cfg.Network, servers: append([]string(nil), cfg.Servers...),
-		conns: map[string]*grpc.ClientConn{}, leaders: map[uint32]string{},
+		conns: map[string]*grpc.ClientConn{}, leaders: map[uint32]string{}, failed: map[string]time.Time{},
 	}, nil
 }
 
@@ -93,16 +94,38 @@ func (c *Client) presumed(group uint32) string {
 	return c.servers[c.turn%len(c.servers)]
 }
 
-// learn takes a NotLeader's hint, or gives up on an address.
+// distrust is how long a hint to a server that did not answer is ignored:
+// followers name a dead leader until they have elected another.
+const distrust = time.Second
+
+// learn takes a NotLeader's hint, or goes on to the next server.
 func (c *Client) learn(group uint32, asked, hint string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if hint != "" && hint != asked {
+	if hint != "" && hint != asked && time.Since(c.failed[hint]) > distrust {
 		c.leaders[group] = hint
 		return
 	}
 	delete(c.leaders, group)
 	c.turn++
+}
+
+// unanswered goes on to the next server after one did not answer.
+func (c *Client) unanswered(group uint32, asked string) {
+	c.mu.Lock()
+	c.failed[asked] = time.Now()
+	c.mu.Unlock()
+	c.learn(group, asked, "")
+}
+
+// believed returns a hint unless its server just did not answer.
+func (c *Client) believed(hint string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.failed[hint]) <= distrust {
+		return ""
+	}
+	return hint
 }
 
 func (c *Client) remember(group uint32, addr string) {
@@ -152,7 +175,7 @@ func (c *Client) Leader(ctx context.Context, group uint32, method string, call, 
 		case errs.Is(err, errs.NotLeader):
 			c.learn(group, addr, errs.HintOf(err))
 		case errs.Is(err, errs.Unavailable):
-			c.learn(group, addr, "")
+			c.unanswered(group, addr)
 		case ctx.Err() != nil:
 			return errs.E("metaclient.call", errs.Unavailable, "no answer from the metadata servers", err).
 				WithHint("see what is wrong with: agentdrive status")

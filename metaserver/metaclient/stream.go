@@ -23,7 +23,7 @@ type Stream struct {
 // breaks it. Whether the server leads shows in the frames: the first may be
 // NotLeader.
 func (c *Client) OpenStream(ctx context.Context, cluster [16]byte, group uint32, hint string) (*Stream, error) {
-	addr := hint
+	addr := c.believed(hint)
 	if addr == "" {
 		addr = c.presumed(group)
 	}
@@ -38,7 +38,7 @@ func (c *Client) OpenStream(ctx context.Context, cluster [16]byte, group uint32,
 	}
 	if err != nil {
 		cancel()
-		c.learn(group, addr, "")
+		c.unanswered(group, addr)
 		return nil, err
 	}
 	return &Stream{fs: fs, cancel: cancel, client: c, group: group, addr: addr}, nil
@@ -57,7 +57,7 @@ func (s *Stream) Send(frames [][]byte) error {
 func (s *Stream) Recv() ([]meta.Frame, error) {
 	b, err := s.fs.Recv()
 	if err != nil {
-		s.client.learn(s.group, s.addr, "")
+		s.client.unanswered(s.group, s.addr)
 		return nil, err
 	}
 	frames, err := meta.DecodeBatch(b)
