@@ -245,7 +245,7 @@ type Config struct {
 	MaxPuts    int  // blocks under way; default 16
 	DirtyAge   Time // publish after; default 1 s
 	RenewEvery Time // default 5 s
-	RetryAfter Time // first reconnect back-off; default 50 ms, doubles to 1 s
+	RetryAfter Time // first reconnect back-off; default 50 ms, doubles to 250 ms
 	// NewBlockID makes random block ids; injected because a core has no
 	// randomness of its own. Required.
 	NewBlockID func() chunk.BlockID

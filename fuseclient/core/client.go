@@ -16,7 +16,8 @@ const (
 	ackDelay     = Time(1e9)   // acknowledgements wait so long for a frame to ride on
 	lateDelay    = Time(200e6) // late copies wait so long for company
 	againDelay   = Time(20e6)  // first pause after errs.Again; doubles to maxDelay
-	maxDelay     = Time(1e9)   // longest pause between attempts of anything
+	maxDelay     = Time(1e9)   // longest pause between attempts of anything else
+	maxRetry     = Time(250e6) // longest pause between streams: a new leader is found at once
 	helloPeriods = 2           // RenewEvery periods to wait for Welcome
 )
 

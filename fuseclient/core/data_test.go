@@ -278,6 +278,9 @@ func TestGroups(t *testing.T) {
 	h.write(10, 8192, 5000) // the same group: inline part, block part
 	id := h.request(Fsync{Ino: 10})
 	p := h.put()
+	h.write(10, 40000, 5000)
+	h.request(Fsync{Ino: 10}) // the next group has a block of its own
+	h.put()
 	h.none("the group is not whole")
 	h.step(BlockFailed{Token: p.Token, Err: errs.E("put", errs.NoSpace, "", nil)})
 	o := h.op()

@@ -76,7 +76,7 @@ func (c *Client) connect(hint string, after Time) {
 // A hint is worth a shorter one.
 func (c *Client) retry(hint string) {
 	d := c.ses.backoff
-	c.ses.backoff = min(2*d, maxDelay)
+	c.ses.backoff = min(2*d, maxRetry)
 	if hint != "" {
 		d /= 4
 	}

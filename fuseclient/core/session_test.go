@@ -31,7 +31,7 @@ func TestFirstSession(t *testing.T) {
 func TestBackOffDoublesAndWelcomeResetsIt(t *testing.T) {
 	h := newHand(t)
 	take[Connect](h)
-	for _, want := range []Time{50e6, 100e6, 200e6, 400e6, 800e6, 1e9, 1e9} {
+	for _, want := range []Time{50e6, 100e6, 200e6, 250e6, 250e6} {
 		h.down()
 		if c := one(h, take[Connect](h), "connects"); c.After != h.now+want {
 			t.Fatalf("after %d, want %d", c.After-h.now, want)

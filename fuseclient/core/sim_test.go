@@ -339,7 +339,7 @@ func runSeed(t testing.TB, seed int64, turns int) uint64 {
 func TestRandom(t *testing.T) {
 	seeds := int64(2500)
 	if testing.Short() || raceEnabled {
-		seeds = 300
+		seeds = 200
 	}
 	for seed := int64(1); seed <= seeds; seed++ {
 		runSeed(t, seed, 700)

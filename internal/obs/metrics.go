@@ -3,7 +3,6 @@ package obs
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"sort"
 	"strings"
 	"sync"
@@ -166,16 +165,23 @@ func (r *Registry) Histogram(name, help string, bounds []float64, labels ...Labe
 	return s.metric.(*Histogram)
 }
 
-// namePattern is Prometheus' for metrics without colons, and for labels.
-const namePattern = `^[a-zA-Z_][a-zA-Z0-9_]*$`
+// validName reports whether s is a name in Prometheus' sense, without colons.
+func validName(s string) bool {
+	for i, c := range []byte(s) {
+		letter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
+}
 
 func (r *Registry) register(f *family, labels []Label, make func() any) *series {
-	valid := regexp.MustCompile(namePattern)
-	if !valid.MatchString(f.name) {
+	if !validName(f.name) {
 		panic(fmt.Sprintf("obs: bad metric name %q", f.name))
 	}
 	for _, l := range labels {
-		if !valid.MatchString(l.Key) || l.Key == "le" {
+		if !validName(l.Key) || l.Key == "le" {
 			panic(fmt.Sprintf("obs: %s: bad label name %q", f.name, l.Key))
 		}
 	}

@@ -34,8 +34,10 @@ func (c ErrorCodec) fromWire(err error) error {
 // FrameStream is a bidirectional stream of opaque frames. One goroutine may
 // send while another receives; neither method may be called by two at once.
 type FrameStream interface {
-	// Send queues one frame. It waits while the peer's window is full. The
-	// stream keeps b: the caller must not modify it afterwards.
+	// Send queues one frame of at most MaxMessage bytes. It waits while the
+	// peer's window is full. The stream keeps b: the caller must not modify it
+	// afterwards. At the client io.EOF means that the stream has ended; Recv
+	// tells why.
 	Send(b []byte) error
 	// Recv returns the next frame, which is the caller's. io.EOF when the
 	// peer ended the stream well.
@@ -119,8 +121,7 @@ type clientFrames struct {
 	target string
 }
 
-// Send reports why the stream ended, not just that it did: gRPC answers
-// io.EOF to the sender and keeps the status for the receiver.
+// Send returns io.EOF when the stream has ended; Recv tells why.
 func (f *clientFrames) Send(b []byte) error { return f.ec.fromWire(f.cs.SendMsg(&b)) }
 
 func (f *clientFrames) Recv() ([]byte, error) {

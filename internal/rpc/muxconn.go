@@ -2,8 +2,10 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -118,6 +120,9 @@ func (r *raftLayer) hello(conn net.Conn, addr string, deadline time.Time) error 
 	}
 	var answer [1]byte
 	if _, err := io.ReadFull(conn, answer[:]); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return errs.E("rpc.raft.dial", errs.Timeout, addr+" did not answer the preamble in time", err)
+		}
 		return errs.E("rpc.raft.dial", errs.Unavailable, addr+" did not answer the preamble", err)
 	}
 	if err := answerError(answer[0], addr, p); err != nil {

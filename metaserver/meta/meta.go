@@ -193,6 +193,7 @@ func (x *NewBlock) Wire(c *wire.Coder) {
 type BlockRef struct {
 	ID      chunk.BlockID
 	PG      uint32
+	Epoch   uint64 // of the placement group when written
 	Len     uint32
 	Missing []chunk.ServerID // members that have no copy yet
 }
@@ -201,6 +202,7 @@ type BlockRef struct {
 func (x *BlockRef) Wire(c *wire.Coder) {
 	x.ID.Wire(c)
 	c.U32(&x.PG)
+	c.U64(&x.Epoch)
 	c.U32(&x.Len)
 	wire.List(c, &x.Missing, wire.Uint[chunk.ServerID])
 }

@@ -313,11 +313,14 @@ func (s *Server) callAt(ctx context.Context, addr, method string, req []byte) er
 func (s *Server) serverState(context.Context, *meta.Empty) (*meta.ServerReply, error) {
 	r := &meta.ServerReply{Server: s.cfg.ID, PID: os.Getpid(), Version: s.cfg.Version}
 	for _, h := range s.hosts {
-		st := h.group.Stats()
+		st, err := h.group.Stats()
+		if err != nil {
+			return nil, err
+		}
 		leader, _ := h.group.Leader()
 		r.Groups = append(r.Groups, meta.GroupState{
 			Group: h.id, State: st.State, Term: st.Term, Leader: leader,
-			Applied: st.Applied, Last: st.Last, Durable: st.Durable,
+			Applied: st.Applied, Last: st.LastIndex, Durable: st.Durable,
 		})
 	}
 	return r, nil

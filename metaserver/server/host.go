@@ -112,6 +112,10 @@ func (h *host) run() {
 func (h *host) do(ef core.Effect) {
 	switch ef := ef.(type) {
 	case core.Send:
+		if nl, ok := ef.Frame.(*meta.NotLeader); ok {
+			// The core hears of its own reign only; Raft knows who leads now.
+			nl.Leader, nl.Address = h.group.Leader()
+		}
 		if st := h.stream(ef.Stream); st != nil {
 			if !st.send(ef.Frame) {
 				h.log.Warn("closing the stream of a client that does not read", "group", h.id, "peer", st.peer)

@@ -157,11 +157,10 @@ func (u *unit) cutTail(n *node, size, version uint64) error {
 		}
 		return u.execute(n, ch, nil)
 	}
-	mark := trim{From: size, To: meta.MaxSize, Version: version}
-	if err := u.mark(n, mark); err != nil {
+	if tail, err = u.straddler(n, size); err != nil {
 		return err
 	}
-	if tail, err = u.straddler(n, size); err != nil {
+	if err := u.mark(n, trim{From: size, To: meta.MaxSize, Version: version}); err != nil {
 		return err
 	}
 	for i := range tail {
@@ -184,7 +183,8 @@ func (u *unit) mark(n *node, t trim) error {
 }
 
 // straddler gives the living extent that has bytes on both sides of at, if
-// there is one. Dead ones in front of it are passed over, at most maxCut.
+// there is one. Dead ones in front of it are passed over, at most maxCut. Call
+// it before the range behind or around at is marked.
 func (u *unit) straddler(n *node, at uint64) ([]extent, error) {
 	found, more, err := u.collect(u.tx, &n.inode, at, u.maxCut(), func(e *extent) bool {
 		return n.Trim.covers(e) || e.Off < at

@@ -131,7 +131,7 @@ func (s Space) refs(v kv.View, exts []meta.Extent) ([]meta.BlockRef, error) {
 		if !ok {
 			return nil, fail("tree.readmap", errs.Corrupt, "block %v has no record", id)
 		}
-		list = append(list, meta.BlockRef{ID: id, PG: rec.PG, Len: rec.Len, Missing: rec.Missing})
+		list = append(list, meta.BlockRef{ID: id, PG: rec.PG, Epoch: rec.Epoch, Len: rec.Len, Missing: rec.Missing})
 	}
 	return list, nil
 }

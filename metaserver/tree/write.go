@@ -189,9 +189,6 @@ func (u *unit) around(n *node, run []extent, budget int) ([]extent, bool, error)
 // the run, and those whose keys the run's own records take.
 func (u *unit) punch(n *node, run []extent) ([]extent, error) {
 	lo, hi := run[0].Off, run[len(run)-1].end()
-	if err := u.mark(n, trim{From: lo, To: hi, Version: run[0].Version}); err != nil {
-		return nil, err
-	}
 	old, err := u.straddler(n, lo)
 	if err != nil {
 		return nil, err
@@ -201,6 +198,9 @@ func (u *unit) punch(n *node, run []extent) ([]extent, error) {
 		return nil, err
 	}
 	old = unite(old, right)
+	if err := u.mark(n, trim{From: lo, To: hi, Version: run[0].Version}); err != nil {
+		return nil, err
+	}
 	for i := range run {
 		k := u.extentKey(n.Content, run[i].end()-1)
 		val, ok, err := u.tx.Get(k)

@@ -72,11 +72,11 @@ func parseCurrent(name string, b []byte) (uint64, error) {
 			WithHint("upgrade this program to the version that wrote the store")
 	}
 	if len(b) != currentLen || b[0] != currentVersion || crc32.Checksum(b[:9], castagnoli) != binary.BigEndian.Uint32(b[9:]) {
-		return 0, errs.E(opOpen, errs.Corrupt, name+": checksum or length differs at byte 0", nil).WithHint(hintRebuild)
+		return 0, errs.E(opOpen, errs.Corrupt, name+": checksum or length differs at byte 0", nil).WithHint(HintRebuild)
 	}
 	num := binary.BigEndian.Uint64(b[1:])
 	if num == 0 {
-		return 0, errs.E(opOpen, errs.Corrupt, name+": generation 0", nil).WithHint(hintRebuild)
+		return 0, errs.E(opOpen, errs.Corrupt, name+": generation 0", nil).WithHint(HintRebuild)
 	}
 	return num, nil
 }
@@ -90,7 +90,7 @@ func noGenerations(dir string) error {
 	}
 	if len(found) > 0 {
 		return errs.E(opOpen, errs.Corrupt, fmt.Sprintf("%s has %d generations but no %s", dir, len(found), currentName), nil).
-			WithHint(hintRebuild)
+			WithHint(HintRebuild)
 	}
 	return nil
 }

@@ -211,22 +211,22 @@ func badgerError(op, where string, err error) error {
 	var errno syscall.Errno
 	switch {
 	case errors.Is(err, y.ErrChecksumMismatch):
-		return errs.E(op, errs.Corrupt, where, err).WithHint(hintRebuild)
+		return errs.E(op, errs.Corrupt, where, err).WithHint(HintRebuild)
 	case errors.Is(err, badger.ErrDBClosed):
 		return errs.E(op, errs.Unavailable, where, err)
 	case errors.As(err, &errno) && errno == syscall.ENOSPC:
 		return errs.E(op, errs.NoSpace, where, err)
 	case !errors.As(err, &errno) && op == opOpen:
 		// Not the disk's refusal but what Badger found in its files.
-		return errs.E(op, errs.Corrupt, where, err).WithHint(hintRebuild)
+		return errs.E(op, errs.Corrupt, where, err).WithHint(HintRebuild)
 	}
 	return errs.E(op, errs.IO, where, err)
 }
 
 const opOpen = "store.open"
 
-// hintRebuild is the way out when this copy of the state is damaged.
-const hintRebuild = "this server's copy is damaged: with a healthy majority, remove its group directory and let it join again; it fetches a snapshot from its peers"
+// HintRebuild is the way out when one server's copy of a group is damaged.
+const HintRebuild = "this server's copy is damaged: with a healthy majority, remove its group directory and let it join again; it fetches a snapshot from its peers"
 
 // badgerLog carries Badger's messages to slog, one level lower: what is news
 // inside Badger is detail here.

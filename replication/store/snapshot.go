@@ -209,7 +209,7 @@ func (g *generation) verify() (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = errs.E("store.verify", errs.Corrupt, fmt.Sprintf("%s: a table has a damaged block (%v)", g.dir, r), nil).
-				WithHint(hintRebuild)
+				WithHint(HintRebuild)
 		}
 	}()
 	if err := g.db.VerifyChecksum(); err != nil {

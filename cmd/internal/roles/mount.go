@@ -1,0 +1,85 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"agentdrive/cmd/internal/mountd"
+	"agentdrive/fuseclient"
+	"agentdrive/fuseclient/core"
+	"agentdrive/fuseclient/kernel"
+	"agentdrive/internal/rpc"
+)
+
+// Serve is a mountd.ServeFunc: it opens a session and shows it in a directory.
+func Serve(ctx context.Context, c mountd.Config) (mountd.Filesystem, error) {
+	log, err := logger(c.Log, "text", c.LogLevel)
+	if err != nil {
+		return nil, err
+	}
+	client, err := fuseclient.Open(ctx, fuseclient.Config{
+		Servers: c.Servers, Network: rpc.TCP{}, Drive: c.Drive, Path: c.Path,
+		CreatePath: !c.ReadOnly, ReadOnly: c.ReadOnly, Dir: c.Dir, AllowOther: c.AllowOther, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	m, err := kernel.New(client, kernel.Config{
+		Dir: c.Dir, Root: client.Root().Ino, Source: "agentdrive:" + c.Drive,
+		ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, Logger: log,
+	})
+	if err != nil {
+		ended, cancel := context.WithCancel(ctx)
+		cancel() // nothing is buffered: do not wait for the servers
+		return nil, errors.Join(err, client.Close(ended))
+	}
+	return &filesystem{client: client, mount: m}, nil
+}
+
+// filesystem is a mount of ours as mountd sees it.
+type filesystem struct {
+	client *fuseclient.Client
+	mount  *kernel.Mount
+	once   sync.Once
+	err    error
+}
+
+// Flush implements mountd.Filesystem.
+func (f *filesystem) Flush(ctx context.Context) error { return f.client.Sync(ctx) }
+
+// Sync implements mountd.Filesystem.
+func (f *filesystem) Sync(ctx context.Context) error { return f.client.Sync(ctx) }
+
+// Health implements mountd.Filesystem.
+func (f *filesystem) Health() mountd.Health {
+	h := mountd.Health{Session: uint64(f.client.Session()), State: mountd.StateMounted}
+	if state, text := f.client.State(); state != core.StateReady {
+		h.State, h.Why = mountd.StateWaiting, text
+	}
+	return h
+}
+
+// Wait implements mountd.Filesystem.
+func (f *filesystem) Wait() error {
+	f.mount.Wait()
+	return nil
+}
+
+// closeWait is how long the end of the session may take; the servers end it
+// by themselves otherwise.
+const closeWait = 2 * askTimeout
+
+// Close implements mountd.Filesystem.
+func (f *filesystem) Close() error {
+	f.once.Do(func() {
+		if err := f.mount.Abort(); err != nil {
+			f.err = err
+		}
+		f.mount.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+		defer cancel()
+		f.err = errors.Join(f.err, f.client.Close(ctx))
+	})
+	return f.err
+}

@@ -1,0 +1,127 @@
+// Package cache keeps parts of blocks in memory.
+//
+// Blocks never change, so a cached page is right as long as it exists; nothing
+// has to be invalidated. Pages have a fixed size; reads of one page at a time
+// share one fetch. The least recently used pages go first.
+package cache
+
+import (
+	"container/list"
+	"context"
+	"sync"
+
+	"agentdrive/chunkserver/chunk"
+)
+
+// PageSize is the unit of caching in bytes.
+const PageSize = 256 << 10
+
+// Fetch reads length bytes at off of a block from where it is stored.
+type Fetch func(ctx context.Context, id chunk.BlockID, off, length uint32) ([]byte, error)
+
+type pageKey struct {
+	id    chunk.BlockID
+	index uint32
+}
+
+type page struct {
+	key  pageKey
+	data []byte
+}
+
+// flight is a fetch under way.
+type flight struct {
+	done chan struct{} // closed when data and err are set
+	data []byte
+	err  error
+}
+
+// Cache is a bounded set of pages. Safe for concurrent use.
+type Cache struct {
+	max int64
+
+	mu      sync.Mutex // guards the fields below; leaf: no fetch under it
+	bytes   int64
+	pages   map[pageKey]*list.Element // of *page
+	lru     list.List                 // most recent first
+	flights map[pageKey]*flight
+}
+
+// New makes a cache of at most max bytes.
+func New(max int64) *Cache {
+	return &Cache{max: max, pages: map[pageKey]*list.Element{}, flights: map[pageKey]*flight{}}
+}
+
+// Read fills dst with the bytes at off of a block of blockLen bytes, all of
+// which must lie inside it.
+func (c *Cache) Read(ctx context.Context, id chunk.BlockID, blockLen, off uint32, dst []byte, fetch Fetch) error {
+	for len(dst) > 0 {
+		index := off / PageSize
+		data, err := c.page(ctx, pageKey{id, index}, min(PageSize, blockLen-index*PageSize), fetch)
+		if err != nil {
+			return err
+		}
+		n := copy(dst, data[off-index*PageSize:])
+		dst, off = dst[n:], off+uint32(n)
+	}
+	return nil
+}
+
+// page returns a page, read-only.
+func (c *Cache) page(ctx context.Context, k pageKey, length uint32, fetch Fetch) ([]byte, error) {
+	for {
+		c.mu.Lock()
+		if e := c.pages[k]; e != nil {
+			c.lru.MoveToFront(e)
+			c.mu.Unlock()
+			return e.Value.(*page).data, nil
+		}
+		f := c.flights[k]
+		if f == nil {
+			f = &flight{done: make(chan struct{})}
+			c.flights[k] = f
+			c.mu.Unlock()
+			f.data, f.err = fetch(ctx, k.id, k.index*PageSize, length)
+			c.landed(k, f)
+			return f.data, f.err
+		}
+		c.mu.Unlock()
+		select {
+		case <-f.done:
+			if f.err == nil {
+				return f.data, nil
+			}
+			// The fetch failed or its owner gave up; try on our own behalf.
+			if ctx.Err() != nil {
+				return nil, f.err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (c *Cache) landed(k pageKey, f *flight) {
+	c.mu.Lock()
+	delete(c.flights, k)
+	if f.err == nil {
+		c.pages[k] = c.lru.PushFront(&page{k, f.data})
+		c.bytes += int64(len(f.data))
+		for c.bytes > c.max {
+			e := c.lru.Back()
+			p := e.Value.(*page)
+			c.lru.Remove(e)
+			delete(c.pages, p.key)
+			c.bytes -= int64(len(p.data))
+		}
+	}
+	c.mu.Unlock()
+	close(f.done)
+}
+
+// Bytes returns the bytes held.
+func (c *Cache) Bytes() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bytes
+}

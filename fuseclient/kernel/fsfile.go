@@ -1,0 +1,126 @@
+package kernel
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"agentdrive/fuseclient/core"
+	"agentdrive/internal/errs"
+	"agentdrive/metaserver/meta"
+)
+
+// open answers OPEN and CREATE. The handle is the access mode: with FLUSH the
+// kernel does not say otherwise whether it was opened for writing.
+//
+// FOPEN_KEEP_CACHE is never given: an open drops the kernel's pages, so that a
+// mapping made after it sees what others wrote before it. An O_APPEND handle
+// bypasses the page cache (C8): the kernel would copy appended bytes into
+// pages at the end of file it believes in.
+func (f *fileSystem) open(ino meta.Ino, flags uint32, out *fuse.OpenOut) {
+	f.backend.OpenFile(ino)
+	out.Fh = uint64(flags & syscall.O_ACCMODE)
+	if flags&(syscall.O_APPEND|syscall.O_DIRECT) != 0 {
+		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+	}
+}
+
+// Open implements fuse.RawFileSystem. Access was checked by the kernel,
+// O_TRUNC arrives as SETATTR.
+func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	f.open(f.ino(in.NodeId), in.Flags, out)
+	return fuse.OK
+}
+
+// Release implements fuse.RawFileSystem.
+func (f *fileSystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	f.conn.nodes.close(in.NodeId)
+	f.backend.CloseFile(f.ino(in.NodeId))
+}
+
+// filled is a read result that stands in the reply buffer already.
+type filled []byte
+
+// Bytes implements fuse.ReadResult.
+func (r filled) Bytes([]byte) ([]byte, fuse.Status) { return r, fuse.OK }
+
+// Size implements fuse.ReadResult.
+func (r filled) Size() int { return len(r) }
+
+// Done implements fuse.ReadResult.
+func (filled) Done() {}
+
+// Readv hands the bytes over: there is nothing to copy when they stand at
+// their place.
+func (r filled) Readv(dst [][]byte) (int, fuse.Status) {
+	if len(dst) == 1 && len(r) > 0 && len(dst[0]) >= len(r) && &dst[0][0] == &r[0] {
+		return len(r), fuse.OK
+	}
+	n := 0
+	for _, d := range dst {
+		n += copy(d, r[n:])
+	}
+	return n, fuse.OK
+}
+
+// Read implements fuse.RawFileSystem.
+func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	buf = buf[:min(len(buf), int(in.Size))]
+	op := core.ReadFile{Ino: f.ino(in.NodeId), Off: in.Offset, Len: uint32(len(buf))}
+	plan, err := do[*core.FilePlan](f, &in.InHeader, op)
+	if err != nil {
+		return nil, status(err)
+	}
+	n, err := f.backend.ReadData(f.conn.cancel(in.Unique), plan, buf)
+	if err != nil {
+		return nil, status(err)
+	}
+	if n < 0 || n > len(buf) {
+		return nil, status(errs.E("kernel.read", errs.IO, "backend filled more than there is room for", nil))
+	}
+	return filled(buf[:n]), fuse.OK
+}
+
+// Write implements fuse.RawFileSystem. data is not part of a pooled buffer
+// (see takeRequest), so that the core may keep it. FUSE_WRITE_LOCKOWNER means
+// nothing while locks are the kernel's.
+func (f *fileSystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	if len(data) < int(in.Size) {
+		return 0, fuse.EINVAL
+	}
+	data = data[:in.Size:in.Size]
+	writeback := in.WriteFlags&fuse.WRITE_CACHE != 0
+	op := core.WriteFile{
+		Cred: cred(&in.InHeader), Ino: f.ino(in.NodeId), Off: in.Offset, Data: data,
+		// Dirty pages of a mapping go where they were, even if the
+		// handle that the kernel lends them appends.
+		Append:   in.Flags&syscall.O_APPEND != 0 && !writeback,
+		Sync:     in.Flags&(syscall.O_SYNC|syscall.O_DSYNC) != 0,
+		KillPriv: in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0,
+	}
+	if _, err := do[*meta.AttrResult](f, &in.InHeader, op); err != nil {
+		return 0, status(err)
+	}
+	return in.Size, fuse.OK
+}
+
+// Flush implements fuse.RawFileSystem: close(2) of a descriptor. A handle that
+// cannot write has nothing to publish and no error to collect.
+func (f *fileSystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	if in.Fh == syscall.O_RDONLY {
+		return fuse.OK
+	}
+	_, err := do[*meta.EmptyResult](f, &in.InHeader, core.Flush{Ino: f.ino(in.NodeId)})
+	return status(err)
+}
+
+// Fsync implements fuse.RawFileSystem; fdatasync is no less.
+func (f *fileSystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	_, err := do[*meta.EmptyResult](f, &in.InHeader, core.Fsync{Ino: f.ino(in.NodeId)})
+	return status(err)
+}
+
+// Ioctl implements fuse.RawFileSystem: there are none.
+func (*fileSystem) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
+	return fuse.Status(syscall.ENOTTY)
+}

@@ -1,0 +1,139 @@
+// Package kernel joins the Linux FUSE device to the client of a drive.
+//
+// It mounts, reads requests of the kernel from /dev/fuse, translates each into
+// an operation of the metadata vocabulary (package meta) or of the client core
+// (package core), waits for its answer from a Backend and writes the reply. It
+// decides nothing about the file system's state: names, attributes, data and
+// errors come from the Backend, access modes are checked by the kernel
+// (default_permissions), and errors become an errno in package errs alone.
+//
+// What it owns:
+//
+//   - The transport (device.go, serve.go). A few goroutines stand in read(2);
+//     whoever takes a request off the device first makes sure that somebody
+//     still reads, then runs the request to its end. Requests that would be
+//     more than Config.MaxRunning at a time are parked, so that FUSE_INTERRUPT
+//     and FORGET are always read.
+//   - References (nodes.go). A lookup count for each inode that the kernel
+//     knows and a count of its open handles. An entry reply counts before it
+//     is written and is taken back if the kernel did not take it. When the
+//     connection ends, everything still counted is given back to the Backend:
+//     the kernel sends no FORGET at unmount.
+//   - Interruption (signals.go). FUSE_INTERRUPT cancels a request if the
+//     process has a signal pending that means "stop"; other signals (SIGCHLD,
+//     SIGALRM, SIGURG, ...) must not make a slow file operation fail, as they
+//     do not on a local disk.
+//   - Cache lifetimes. Every timeout that the kernel is given comes from one
+//     method (fs.go, lifetimes), and the attribute timeout of a reply that
+//     made an entry is zero whatever it says (rule C2). Now all are zero: the
+//     kernel asks each time.
+//
+// Node ids are inode numbers, except that node 1 is the session's root.
+// Handles carry no state besides their access mode.
+//
+// Not promised: NFS export ("." and ".." lookups), locks across mounts (they
+// are local to this kernel), fallocate, SEEK_HOLE and copy_file_range as
+// server operations (the kernel emulates or refuses them).
+package kernel
+
+import (
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"agentdrive/fuseclient/core"
+	"agentdrive/internal/errs"
+	"agentdrive/metaserver/meta"
+)
+
+// Backend is the client behind a mount. All methods are called concurrently.
+type Backend interface {
+	// Do executes one Op of core.Request and returns its answer. It blocks
+	// until there is one. When cancel is closed nobody waits any longer and
+	// Do returns soon, with errs.Interrupted unless the outcome is certain.
+	// An *meta.EntryResult, and each entry of a *meta.DirResult with Plus,
+	// carries one pin, which comes back through Forget.
+	Do(cancel <-chan struct{}, op any) (any, error)
+	// ReadData fills dst from a plan and returns how many bytes it filled:
+	// the plan's total unless dst is shorter.
+	ReadData(cancel <-chan struct{}, plan *core.FilePlan, dst []byte) (int, error)
+	// Forget returns n pins of an inode. It does not block.
+	Forget(ino meta.Ino, n uint64)
+	// OpenFile and CloseFile count open handles of files. They do not block.
+	OpenFile(ino meta.Ino)
+	CloseFile(ino meta.Ino)
+}
+
+// Config of a mount. Zero values take the defaults named.
+type Config struct {
+	Dir        string   // mount point, an existing directory. Required
+	Root       meta.Ino // inode shown as Dir; default meta.RootIno
+	Source     string   // shown as the device by mount(8); default "agentdrive"
+	ReadOnly   bool
+	AllowOther bool // users other than the mounting one may enter
+
+	MaxWrite      int           // bytes of a READ or WRITE; default and most 1 MiB
+	ReadAhead     int           // bytes read ahead of a sequential reader; default 1 MiB; needs root to exceed 128 KiB
+	MaxBackground int           // asynchronous requests of the kernel; default 128
+	MaxRunning    int           // requests at the Backend at a time, the rest waits; default 1024
+	IdleReaders   int           // goroutines that wait in read(2) at most; default GOMAXPROCS, at least 2
+	Spin          time.Duration // how long a reader polls before it sleeps; default 0: not at all
+
+	// Helper mounts through fusermount3 even where mount(2) is allowed.
+	Helper bool
+	Logger *slog.Logger // default slog.Default()
+}
+
+// Limits of Config.
+const (
+	maxWrite = 1 << 20
+	maxSpin  = 50 * time.Microsecond
+)
+
+// complete checks c and returns it with defaults filled in.
+func (c Config) complete() (Config, error) {
+	const op = "kernel.config"
+	if c.Dir == "" {
+		return c, errs.E(op, errs.Usage, "no mount point", nil)
+	}
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return c, errs.E(op, errs.Usage, c.Dir, err)
+	}
+	c.Dir = dir
+	for _, p := range []struct {
+		v        *int
+		def, max int
+		name     string
+	}{
+		{&c.MaxWrite, maxWrite, maxWrite, "MaxWrite"},
+		{&c.ReadAhead, 1 << 20, 64 << 20, "ReadAhead"},
+		{&c.MaxBackground, 128, 1<<16 - 1, "MaxBackground"},
+		{&c.MaxRunning, 1024, 1 << 20, "MaxRunning"},
+		{&c.IdleReaders, max(2, runtime.GOMAXPROCS(0)), 1 << 10, "IdleReaders"},
+	} {
+		if *p.v == 0 {
+			*p.v = p.def
+		}
+		if *p.v < 1 || *p.v > p.max {
+			return c, errs.E(op, errs.Usage, p.name+" out of range", nil)
+		}
+	}
+	if c.MaxWrite < 4096 {
+		return c, errs.E(op, errs.Usage, "MaxWrite below a page", nil)
+	}
+	if c.Spin < 0 || c.Spin > maxSpin {
+		return c, errs.E(op, errs.Usage, "Spin must be at most "+maxSpin.String(), nil)
+	}
+	if c.Root == 0 {
+		c.Root = meta.RootIno
+	}
+	if c.Source == "" {
+		c.Source = "agentdrive"
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c, nil
+}

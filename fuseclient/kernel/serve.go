@@ -1,0 +1,342 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"agentdrive/metaserver/meta"
+)
+
+// request is one request taken off the device.
+type request struct {
+	header
+	fd     int           // descriptor to answer on
+	in     [][]byte      // the message: header and, for WRITE, data
+	pooled *[]byte       // buffer behind in[0] to give back, or nil
+	cancel chan struct{} // closed: nobody waits any longer
+
+	// Guarded by conn.mu.
+	canceled bool
+	parked   bool
+	watched  chan struct{} // made by watch, closed when the request is over
+}
+
+// conn runs the requests of one FUSE connection.
+//
+// A worker goroutine either stands in device.read (idle) or runs a request.
+// Whoever stops being idle for a request starts another worker if none is idle
+// now; whoever ends a request goes away if enough are idle. So somebody always
+// reads, however many requests wait for the Backend.
+type conn struct {
+	dev        *device
+	ps         *fuse.ProtocolServer
+	backend    Backend
+	root       meta.Ino
+	nodes      nodes
+	log        *slog.Logger
+	maxRunning int
+	maxIdle    int
+	readBufs   sync.Pool // *[]byte of a largest request
+	smallBufs  sync.Pool // *[]byte of smallBuf bytes
+	replyBufs  [4]sync.Pool
+	workers    sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows; taken before no other lock
+	idle    int
+	running int
+	parked  []*request          // read but not started, in order of arrival
+	calls   map[uint64]*request // running and parked, by unique
+	dead    bool                // the connection is over
+}
+
+// smallBuf holds any request but WRITE and large SETXATTR.
+const smallBuf = 4096 + 512
+
+// replyClasses are the sizes of reply buffers; the last holds the largest.
+func (c *conn) replyClasses() [4]int {
+	return [4]int{4096 + 1024, 64<<10 + 1024, 256<<10 + 1024, maxWrite + 1024}
+}
+
+func newConn(dev *device, b Backend, cfg Config) *conn {
+	c := &conn{
+		dev: dev, backend: b, root: cfg.Root, log: cfg.Logger,
+		maxRunning: cfg.MaxRunning, maxIdle: cfg.IdleReaders,
+		nodes: nodes{m: make(map[uint64]node)},
+		calls: make(map[uint64]*request),
+	}
+	pool := func(n int) func() any {
+		return func() any { b := make([]byte, n); return &b }
+	}
+	c.readBufs.New = pool(cfg.MaxWrite + 8192)
+	c.smallBufs.New = pool(smallBuf)
+	for i, n := range c.replyClasses() {
+		c.replyBufs[i].New = pool(n)
+	}
+	return c
+}
+
+// ino maps a node id to its inode.
+func (c *conn) ino(node uint64) meta.Ino {
+	if node == rootNode {
+		return c.root
+	}
+	return meta.Ino(node)
+}
+
+// start begins to serve; the INIT exchange is over.
+func (c *conn) start() {
+	c.mu.Lock()
+	c.idle++
+	c.mu.Unlock()
+	c.workers.Add(1)
+	go c.work()
+}
+
+// work is a worker. It begins counted as idle.
+func (c *conn) work() {
+	defer c.workers.Done()
+	for {
+		req, err := c.next()
+		if err != nil {
+			c.end(err)
+			return
+		}
+		for req != nil {
+			c.run(req)
+			var stay bool
+			if req, stay = c.finish(req); req == nil && !stay {
+				return
+			}
+		}
+	}
+}
+
+// next reads until there is a request to run.
+func (c *conn) next() (*request, error) {
+	p := c.readBufs.Get().(*[]byte)
+	defer c.readBufs.Put(p)
+	buf := *p
+	for {
+		n, fd, err := c.dev.read(buf)
+		if err != nil {
+			return nil, err
+		}
+		if n < inHeaderBytes {
+			c.log.Error("fuse: short request", "bytes", n)
+			continue
+		}
+		h := parseHeader(buf)
+		switch h.op {
+		case opForget, opBatchForget:
+			c.ps.HandleRequest([][]byte{buf[:n]}, nil)
+			continue
+		case opInterrupt:
+			if n >= interruptedAt+8 && !c.interrupt(binary.NativeEndian.Uint64(buf[interruptedAt:])) {
+				// Not here yet: another worker is about to take it.
+				// The kernel sends the interrupt again.
+				c.write(fd, errorReply(h.unique, syscall.EAGAIN))
+			}
+			continue
+		}
+		if req := c.takeRequest(h, fd, buf[:n]); c.admit(req) {
+			return req, nil
+		}
+	}
+}
+
+// takeRequest copies a message out of the read buffer, so that a waiting
+// request holds no more memory than it needs. The data of a WRITE gets a
+// buffer of its own: it is handed to the Backend for good.
+func (c *conn) takeRequest(h header, fd int, msg []byte) *request {
+	req := &request{header: h, fd: fd, cancel: make(chan struct{})}
+	head, data := msg, []byte(nil)
+	if h.op == opWrite && len(msg) >= writeInBytes {
+		head, data = msg[:writeInBytes], append([]byte(nil), msg[writeInBytes:]...)
+	}
+	if len(head) <= smallBuf {
+		req.pooled = c.smallBufs.Get().(*[]byte)
+		head = (*req.pooled)[:copy(*req.pooled, head)]
+	} else {
+		head = slices.Clone(head)
+	}
+	req.in = [][]byte{head}
+	if data != nil {
+		req.in = append(req.in, data)
+	}
+	return req
+}
+
+// admit registers a request. It reports whether the caller shall run it now;
+// otherwise it is parked and the caller stays idle.
+func (c *conn) admit(req *request) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return false // the kernel has answered it
+	}
+	c.calls[req.unique] = req
+	if c.running >= c.maxRunning {
+		req.parked = true
+		c.parked = append(c.parked, req)
+		return false
+	}
+	c.running++
+	c.idle--
+	if c.idle == 0 {
+		c.idle++
+		c.workers.Add(1)
+		go c.work()
+	}
+	return true
+}
+
+// finish ends a request. The caller runs the request returned; if there is
+// none it goes on as idle (stay) or goes away.
+func (c *conn) finish(req *request) (next *request, stay bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls[req.unique] == req {
+		delete(c.calls, req.unique)
+	}
+	if req.watched != nil {
+		close(req.watched)
+	}
+	if len(c.parked) > 0 {
+		next = c.parked[0]
+		next.parked = false
+		c.parked = slices.Delete(c.parked, 0, 1)
+		return next, true
+	}
+	c.running--
+	if c.idle >= c.maxIdle {
+		return nil, false
+	}
+	c.idle++
+	return nil, true
+}
+
+// cancel returns the channel that is closed when nobody waits for the request
+// any longer.
+func (c *conn) cancel(unique uint64) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if req := c.calls[unique]; req != nil {
+		return req.cancel
+	}
+	return nil
+}
+
+// run executes a request and writes its reply.
+func (c *conn) run(req *request) {
+	out, put := c.replyBuf(replyRoom(req.op, req.in[0]))
+	defer put()
+	n, st := c.ps.HandleRequest(req.in, [][]byte{out})
+	reply := out[:n]
+	if req.pooled != nil {
+		c.smallBufs.Put(req.pooled)
+		req.pooled = nil
+	}
+	if n == 0 {
+		if st.Ok() {
+			return // no reply wanted
+		}
+		reply = errorReply(req.unique, syscall.Errno(st))
+	}
+	g := parseGift(req.header, reply)
+	c.nodes.add(g)
+	if !c.write(req.fd, reply) {
+		c.takeBack(g)
+	}
+}
+
+// takeBack returns what a reply would have given.
+func (c *conn) takeBack(g gift) {
+	for _, id := range g.nodes {
+		c.nodes.forget(id, 1)
+		c.backend.Forget(c.ino(id), 1)
+	}
+	if g.opened != 0 {
+		c.nodes.close(g.opened)
+		c.backend.CloseFile(c.ino(g.opened))
+	}
+}
+
+// write sends a message and reports whether the kernel took it. ENOENT means
+// that the request is no more: it was aborted.
+func (c *conn) write(fd int, msg []byte) bool {
+	for {
+		_, err := unix.Write(fd, msg)
+		switch {
+		case err == nil:
+			return true
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENOTCONN):
+			return false
+		default:
+			c.log.Error("fuse: reply refused by the kernel", "bytes", len(msg), "err", err)
+			return false
+		}
+	}
+}
+
+// replyBuf returns a buffer of at least n bytes and what gives it back.
+func (c *conn) replyBuf(n int) ([]byte, func()) {
+	for i, size := range c.replyClasses() {
+		if n <= size {
+			p := c.replyBufs[i].Get().(*[]byte)
+			return *p, func() { c.replyBufs[i].Put(p) }
+		}
+	}
+	return make([]byte, n), func() {}
+}
+
+// end marks the connection as over and lets every request go. All readers come
+// here: the kernel answers each of their reads with the same error.
+func (c *conn) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return
+	}
+	c.dead = true
+	if !errors.Is(err, syscall.ENODEV) && !errors.Is(err, syscall.ECONNABORTED) {
+		c.log.Error("fuse: cannot read requests", "err", err)
+	}
+	for _, req := range c.calls {
+		c.cancelLocked(req) // ends the watchers of parked ones too
+	}
+	for _, req := range c.parked {
+		delete(c.calls, req.unique)
+	}
+	c.parked = nil
+}
+
+// cancelLocked closes the request's cancel channel once.
+func (c *conn) cancelLocked(req *request) {
+	if !req.canceled {
+		req.canceled = true
+		close(req.cancel)
+	}
+}
+
+// settle waits for the workers to go and gives back to the Backend everything
+// that the kernel still held.
+func (c *conn) settle() error {
+	c.workers.Wait()
+	for id, n := range c.nodes.drain() {
+		for range n.opens {
+			c.backend.CloseFile(c.ino(id))
+		}
+		if n.lookups > 0 {
+			c.backend.Forget(c.ino(id), n.lookups)
+		}
+	}
+	return c.dev.close()
+}

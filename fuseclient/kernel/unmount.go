@@ -1,0 +1,137 @@
+package kernel
+
+import (
+	"errors"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"agentdrive/internal/errs"
+)
+
+// Wait returns when the connection is over, every request has returned and
+// everything that the kernel held was given back to the Backend.
+func (m *Mount) Wait() { <-m.done }
+
+// Done is closed when Wait would return.
+func (m *Mount) Done() <-chan struct{} { return m.done }
+
+// Unmount detaches the file system if nobody uses it and waits for the end.
+// Otherwise it fails with errs.Busy and the mount lives on.
+func (m *Mount) Unmount() error {
+	if err := m.detach(false); err != nil {
+		return err
+	}
+	m.Wait()
+	return nil
+}
+
+// UnmountLazy takes the file system out of the tree at once. It is served
+// until its last user leaves: see Wait.
+func (m *Mount) UnmountLazy() error { return m.detach(true) }
+
+// Abort ends the connection whatever hangs, takes the file system out of the
+// tree and waits for the end. Open requests and all later use of open files
+// fail with ENOTCONN; what the kernel had not yet written back is lost.
+func (m *Mount) Abort() error {
+	if err := m.abort(); err != nil {
+		return err
+	}
+	err := m.detach(true)
+	m.Wait()
+	return err
+}
+
+// over reports whether the connection has ended.
+func (m *Mount) over() bool {
+	select {
+	case <-m.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// mounted reports whether the file system is on top of its directory.
+func (m *Mount) mounted() (bool, error) {
+	e, ok, err := topMount(m.cfg.Dir)
+	if m.dev == "" { // not looked up yet: mounted a moment ago
+		return ok && strings.HasPrefix(e.fsType, "fuse"), err
+	}
+	return ok && e.dev == m.dev, err
+}
+
+// detach unmounts. What is not mounted any more is detached already, but while
+// somebody uses it a plain unmount says so.
+func (m *Mount) detach(lazy bool) error {
+	const op = "kernel.unmount"
+	there, err := m.mounted()
+	if err != nil {
+		return err
+	}
+	if !there {
+		if lazy || m.over() {
+			return nil
+		}
+		return errs.E(op, errs.Busy, m.cfg.Dir+" was unmounted lazily and is still in use", nil)
+	}
+	if !m.direct {
+		return m.detachHelper(lazy)
+	}
+	flags := unix.UMOUNT_NOFOLLOW
+	if lazy {
+		flags |= unix.MNT_DETACH
+	}
+	switch err := unix.Unmount(m.cfg.Dir, flags); {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EBUSY):
+		return errs.E(op, errs.Busy, m.cfg.Dir+" is in use", err).WithHint("fuser -vm " + m.cfg.Dir)
+	default:
+		return errs.E(op, errs.IO, m.cfg.Dir, err)
+	}
+}
+
+// detachHelper unmounts as an ordinary user. The helper does not say why it
+// failed; what is still mounted afterwards is in use, unless lazy.
+func (m *Mount) detachHelper(lazy bool) error {
+	err := unmountHelper(m.cfg.Dir, lazy)
+	if err == nil {
+		return nil
+	}
+	there, lookErr := m.mounted()
+	switch {
+	case lookErr != nil:
+		return errors.Join(err, lookErr)
+	case !there:
+		return nil
+	case lazy:
+		return errs.E("kernel.unmount", errs.IO, m.cfg.Dir, err)
+	}
+	return errs.E("kernel.unmount", errs.Busy, m.cfg.Dir+" is in use", err).WithHint("fuser -vm " + m.cfg.Dir)
+}
+
+// abort ends the connection: through fusectl, which the mounting user may
+// write, or else by umount2(MNT_FORCE) where the mount is still in the tree.
+func (m *Mount) abort() error {
+	if m.over() {
+		return nil
+	}
+	_, minor, _ := strings.Cut(m.dev, ":")
+	err := os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0)
+	if err == nil {
+		return nil
+	}
+	there, lookErr := m.mounted()
+	if there {
+		// EBUSY is the rule: the connection is ended all the same.
+		forced := unix.Unmount(m.cfg.Dir, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW)
+		if forced == nil || errors.Is(forced, unix.EBUSY) {
+			return nil
+		}
+		err = errors.Join(err, forced)
+	}
+	return errs.E("kernel.abort", errs.Permission, m.cfg.Dir, errors.Join(err, lookErr)).
+		WithHint("mount -t fusectl fusectl /sys/fs/fuse/connections")
+}

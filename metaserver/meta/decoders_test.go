@@ -1,0 +1,66 @@
+package meta
+
+import (
+	"testing"
+
+	"agentdrive/internal/wire/wiretest"
+)
+
+// Every layout of this package; internal/arch checks that none is missing.
+func FuzzDecoders(f *testing.F) {
+	wiretest.Fuzz(f, 1,
+		new(Attr),
+		new(AttrResult),
+		new(BlockCopy),
+		new(BlockRef),
+		new(BytesResult),
+		new(Capability),
+		new(ClientInfo),
+		new(Close),
+		new(Cred),
+		new(DirResult),
+		new(EmptyResult),
+		new(EntryResult),
+		new(envelope),
+		new(Evicted),
+		new(Extent),
+		new(GetAttr),
+		new(GetXattr),
+		new(Greeting),
+		new(LateAck),
+		new(Link),
+		new(ListXattr),
+		new(Log),
+		new(LogAck),
+		new(Lookup),
+		new(Make),
+		new(MapResult),
+		new(NamesResult),
+		new(NewBlock),
+		new(NotLeader),
+		new(Open),
+		new(OpFrame),
+		new(Outcome),
+		new(Pin),
+		new(ReadDir),
+		new(Readlink),
+		new(ReadMap),
+		new(Reclaim),
+		new(RemoveXattr),
+		new(Rename),
+		new(Renew),
+		new(Renewed),
+		new(Reply),
+		new(Resume),
+		new(Rmdir),
+		new(SessionResult),
+		new(SetAttr),
+		new(SetXattr),
+		new(StatFS),
+		new(StatFSResult),
+		new(Unlink),
+		new(Unpin),
+		new(Welcome),
+		new(Write),
+	)
+}

@@ -1,0 +1,251 @@
+// Package metaclient finds the metadata servers and speaks to them: calls of
+// the service Admin, the cluster map, and streams of frames to the leader of a
+// group.
+package metaclient
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"agentdrive/internal/errs"
+	"agentdrive/internal/rpc"
+	"agentdrive/internal/rpc/rpcerr"
+	"agentdrive/metaserver/meta"
+)
+
+// Config of a Client.
+type Config struct {
+	Servers []string // addresses of metadata servers, at least one
+	Network rpc.Network
+}
+
+// Client speaks to a cluster's metadata servers. Safe for concurrent use.
+type Client struct {
+	network rpc.Network
+
+	mu      sync.Mutex // guards the fields below; leaf
+	servers []string
+	conns   map[string]*grpc.ClientConn
+	leaders map[uint32]string    // presumed, by group
+	turn    int                  // whom to ask next when nobody is presumed
+	failed  map[string]time.Time // when an address last did not answer
+	last    *meta.MapReply
+}
+
+// New makes a client; nothing is sent before the first call.
+func New(cfg Config) (*Client, error) {
+	if len(cfg.Servers) == 0 {
+		return nil, errs.E("metaclient", errs.Usage, "no metadata servers are known", nil).
+			WithHint("name them with --servers HOST:PORT,... or point --data at a local cluster")
+	}
+	return &Client{
+		network: cfg.Network, servers: append([]string(nil), cfg.Servers...),
+		conns: map[string]*grpc.ClientConn{}, leaders: map[uint32]string{}, failed: map[string]time.Time{},
+	}, nil
+}
+
+// Close closes all connections; streams on them break.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []error
+	for a, cc := range c.conns {
+		all = append(all, cc.Close())
+		delete(c.conns, a)
+	}
+	return errors.Join(all...)
+}
+
+// Servers returns the addresses in use: those given, then those of the map.
+func (c *Client) Servers() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]string(nil), c.servers...)
+}
+
+func (c *Client) conn(addr string) (*grpc.ClientConn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cc := c.conns[addr]; cc != nil {
+		return cc, nil
+	}
+	cc, err := rpc.NewClient(c.network, addr)
+	if err != nil {
+		return nil, err
+	}
+	c.conns[addr] = cc
+	return cc, nil
+}
+
+// presumed returns whom to ask about a group.
+func (c *Client) presumed(group uint32) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a := c.leaders[group]; a != "" {
+		return a
+	}
+	return c.servers[c.turn%len(c.servers)]
+}
+
+// distrust is how long a hint to a server that did not answer is ignored:
+// followers name a dead leader until they have elected another.
+const distrust = time.Second
+
+// learn takes a NotLeader's hint, or goes on to the next server.
+func (c *Client) learn(group uint32, asked, hint string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if hint != "" && hint != asked && time.Since(c.failed[hint]) > distrust {
+		c.leaders[group] = hint
+		return
+	}
+	delete(c.leaders, group)
+	c.turn++
+}
+
+// unanswered goes on to the next server after one did not answer.
+func (c *Client) unanswered(group uint32, asked string) {
+	c.mu.Lock()
+	c.failed[asked] = time.Now()
+	c.mu.Unlock()
+	c.learn(group, asked, "")
+}
+
+// believed returns a hint unless its server just did not answer.
+func (c *Client) believed(hint string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.failed[hint]) <= distrust {
+		return ""
+	}
+	return hint
+}
+
+func (c *Client) remember(group uint32, addr string) {
+	c.mu.Lock()
+	c.leaders[group] = addr
+	c.mu.Unlock()
+}
+
+func codecFor(addr string) rpc.ErrorCodec {
+	return rpc.ErrorCodec{FromWire: func(err error) error { return rpcerr.FromStatus("metaserver", addr, err) }}
+}
+
+// At makes a call of one server.
+func (c *Client) At(ctx context.Context, addr, method string, call, reply any) error {
+	req, err := json.Marshal(call)
+	if err != nil {
+		return errs.E("metaclient.call", errs.Invalid, method, err)
+	}
+	cc, err := c.conn(addr)
+	if err != nil {
+		return err
+	}
+	b, err := rpc.CallUnary(ctx, cc, codecFor(addr), rpc.Method{Service: meta.AdminService, Name: method}, req)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, reply); err != nil {
+		return errs.E("metaclient.call", errs.Corrupt, fmt.Sprintf("reply of %s from %s", method, addr), err)
+	}
+	return nil
+}
+
+// retryPause is the wait between rounds over the servers.
+const retryPause = 50 * time.Millisecond
+
+// Leader makes a call of the leader of a group. It follows hints, and asks
+// again while nobody leads or answers, until ctx ends; then the last error is
+// returned with kind errs.Unavailable.
+func (c *Client) Leader(ctx context.Context, group uint32, method string, call, reply any) error {
+	for {
+		addr := c.presumed(group)
+		err := c.At(ctx, addr, method, call, reply)
+		switch {
+		case err == nil:
+			c.remember(group, addr)
+			return nil
+		case errs.Is(err, errs.NotLeader):
+			c.learn(group, addr, errs.HintOf(err))
+		case errs.Is(err, errs.Unavailable):
+			c.unanswered(group, addr)
+		case ctx.Err() != nil:
+			return errs.E("metaclient.call", errs.Unavailable, "no answer from the metadata servers", err).
+				WithHint("see what is wrong with: agentdrive status")
+		default:
+			return err
+		}
+		if waitErr := sleep(ctx, retryPause); waitErr != nil {
+			return errs.E("metaclient.call", errs.Unavailable, fmt.Sprintf("no leader of group %d answers", group), err).
+				WithHint("see what is wrong with: agentdrive status")
+		}
+	}
+}
+
+// Any makes a call of whichever server answers first, each tried once.
+func (c *Client) Any(ctx context.Context, method string, call, reply any) error {
+	var all []error
+	for _, addr := range c.Servers() {
+		err := c.At(ctx, addr, method, call, reply)
+		if err == nil {
+			return nil
+		}
+		all = append(all, err)
+		if !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Timeout) {
+			return err
+		}
+	}
+	return errs.E("metaclient.call", errs.Unavailable, "no metadata server answers", errors.Join(all...)).
+		WithHint("is the cluster running? start it with: agentdrive up")
+}
+
+// Map fetches the cluster map and learns the metadata servers' addresses.
+func (c *Client) Map(ctx context.Context) (*meta.MapReply, error) {
+	r := new(meta.MapReply)
+	if err := c.Any(ctx, meta.CallMap, &meta.Empty{}, r); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last == nil || r.Version >= c.last.Version {
+		c.last = r
+	}
+	for _, s := range r.MetaServers {
+		known := false
+		for _, a := range c.servers {
+			known = known || a == s.Address
+		}
+		if !known {
+			c.servers = append(c.servers, s.Address)
+		}
+	}
+	return c.last, nil
+}
+
+// Cluster decodes the id of a cluster.
+func Cluster(hexID string) (id [16]byte, err error) {
+	b, err := hex.DecodeString(hexID)
+	if err != nil || len(b) != len(id) {
+		return id, errs.E("cluster.id", errs.Invalid, fmt.Sprintf("%q is not a cluster id of 32 hex digits", hexID), err)
+	}
+	copy(id[:], b)
+	return id, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
