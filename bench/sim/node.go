@@ -105,8 +105,8 @@ func (n *node) do(ef core.Effect) {
 			w.fail("%s proposes without a reign", n.name)
 			return
 		}
-		if w.rule == ProposeAcrossTerms && n.reign != nil {
-			g = n.reign
+		if n.reign != nil {
+			g = n.reign // the log knows nothing of what the core believes
 		}
 		w.raft.propose(g, ef.Token, ef.Entry)
 	case core.Confirm:

@@ -97,6 +97,7 @@ type Stats struct {
 	Resent                     int // operations sent more than once
 	Orphans                    int // inodes that lived on without a name
 	Blocks                     int // blocks published
+	Refused                    int // entries that came into the log of another term
 }
 
 // Run carries out a plan under a rule. out, if not nil, receives the trace.
@@ -216,4 +217,5 @@ func (a *Stats) add(b Stats) {
 	a.Resent += b.Resent
 	a.Orphans += b.Orphans
 	a.Blocks += b.Blocks
+	a.Refused += b.Refused
 }

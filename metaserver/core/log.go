@@ -29,7 +29,7 @@ func (s *Server) flush() {
 		if len(s.queue) == 0 {
 			s.queue = nil
 		}
-		e := &state.Entry{Items: make([]state.Item, n)}
+		e := &state.Entry{Term: s.term, Items: make([]state.Item, n)}
 		for i := range batch {
 			e.Items[i] = batch[i].item
 			batch[i].item.Acked = nil
