@@ -57,7 +57,9 @@ type world struct {
 	hash    hash.Hash64
 	out     io.Writer // trace for people, nil if nobody reads it
 	failure *Failure
-	steps   int // events carried out
+
+	submitted uint64 // operations of administrators
+	steps     int    // events carried out
 
 	raft    *raft
 	nodes   []*node

@@ -128,8 +128,8 @@ func (s *Server) notApplied(q *queued, err error) {
 func (s *Server) retryInternal(q *queued) {
 	switch op := q.item.Internal.(type) {
 	case *state.CloseSession:
-		if se := s.sessions[op.Session]; se != nil {
-			se.closing = false
+		if s.sessions[op.Session] != nil {
+			s.enqueue(*q) // its client waits for it, or has long been silent
 		}
 	case *state.AckReplies:
 		if se := s.sessions[op.Session]; se != nil {
