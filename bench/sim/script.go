@@ -163,12 +163,14 @@ func (w *world) relapse(x Step) {
 	}
 	n := g.node
 	n.pause(true)
-	for _, k := range append([]*conn(nil), w.net.conns...) {
-		if k.node == n {
-			w.net.breakConn(k)
+	w.after(x.D/4, func() { // what clients sent until then waits for the core
+		for _, k := range append([]*conn(nil), w.net.conns...) {
+			if k.node == n {
+				w.net.breakConn(k)
+			}
 		}
-	}
-	w.raft.elect(w.nodes[(n.id+1)%nodeCount])
+		w.raft.elect(w.nodes[(n.id+1)%nodeCount])
+	})
 	w.after(x.D-x.D/8, func() { w.raft.elect(n) })
 	w.after(x.D, func() { n.pause(false) })
 }
