@@ -23,6 +23,7 @@ type dataOracle struct {
 	w     *world
 	files map[meta.Ino][]*dataWrite
 	all   []*dataWrite
+	order *orderOracle
 }
 
 // dataWrite is a write of n units at off, or a truncation to off units, which
@@ -43,7 +44,9 @@ type dataWrite struct {
 }
 
 func newDataOracle(w *world) *dataOracle {
-	return &dataOracle{w: w, files: map[meta.Ino][]*dataWrite{}}
+	d := &dataOracle{w: w, files: map[meta.Ino][]*dataWrite{}}
+	d.order = &orderOracle{data: d, units: map[unitKey]uint64{}, moves: map[meta.Op]move{}}
+	return d
 }
 
 func (d *dataOracle) begin(c *client, ino meta.Ino, off, n uint32) *dataWrite {

@@ -21,8 +21,15 @@ type kernel struct {
 	calls   map[client_core.ReqID]*call
 	pending []*call // the same, in order
 	last    client_core.ReqID
-	closing bool // shutting down
-	failed  bool // a block was refused: data may be lost without an eviction
+	dcache  map[dentry]meta.Ino // what names stood for when last seen
+	closing bool                // shutting down
+	failed  bool                // a block was refused: data may be lost without an eviction
+}
+
+// dentry is a name in a directory.
+type dentry struct {
+	dir  meta.Ino
+	name string
 }
 
 // ref is an inode that the kernel knows.
@@ -54,7 +61,7 @@ type call struct {
 }
 
 func newKernel(c *client) *kernel {
-	k := &kernel{c: c, refs: map[meta.Ino]*ref{}, calls: map[client_core.ReqID]*call{}}
+	k := &kernel{c: c, dcache: map[dentry]meta.Ino{}, refs: map[meta.Ino]*ref{}, calls: map[client_core.ReqID]*call{}}
 	k.refs[meta.RootIno] = &ref{ino: meta.RootIno, mode: meta.ModeDir, lookups: 1}
 	k.order = []meta.Ino{meta.RootIno}
 	return k
@@ -108,6 +115,7 @@ func (k *kernel) answered(a client_core.Answer) {
 		r.busy--
 	}
 	k.learn(a.Result)
+	k.learnNames(x.op, a)
 	if x.done != nil {
 		x.done(a)
 	}
@@ -186,6 +194,27 @@ func passed(r meta.Result) string {
 		return out
 	}
 	return fmt.Sprintf("%T %+v", r, r)
+}
+
+// learnNames remembers what names stand for.
+func (k *kernel) learnNames(op any, a client_core.Answer) {
+	if e, ok := a.Result.(*meta.EntryResult); ok {
+		switch x := op.(type) {
+		case *meta.Lookup:
+			k.dcache[dentry{x.Parent, x.Name}] = e.Attr.Ino
+		case *meta.Make:
+			k.dcache[dentry{x.Parent, x.Name}] = e.Attr.Ino
+		case *meta.Link:
+			k.dcache[dentry{x.Parent, x.Name}] = e.Attr.Ino
+		}
+	}
+	if x, ok := op.(*meta.Rename); ok {
+		delete(k.dcache, dentry{x.OldParent, x.OldName})
+		delete(k.dcache, dentry{x.NewParent, x.NewName})
+		if at, ok := a.Result.(*meta.AttrResult); ok {
+			k.dcache[dentry{x.NewParent, x.NewName}] = at.Attr.Ino
+		}
+	}
 }
 
 // learn counts the references that a result gives.

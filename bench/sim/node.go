@@ -92,6 +92,9 @@ func (n *node) do(ef core.Effect) {
 	w := n.w
 	switch ef := ef.(type) {
 	case core.Send:
+		if nl, ok := ef.Frame.(*meta.NotLeader); ok {
+			nl.Leader, nl.Address = n.knows()
+		}
 		if k := n.conns[ef.Stream]; k != nil {
 			w.net.fromServer(k, ef.Frame)
 		}
@@ -158,6 +161,14 @@ func (n *node) work() int64 {
 		return span(n.rng, 5*ms, 60*ms)
 	}
 	return span(n.rng, 0, 4*ms)
+}
+
+// knows tells the leader of the moment, as far as the replica has heard.
+func (n *node) knows() (id uint32, name string) {
+	if g := n.w.raft.reign; g != nil && !n.isolated && (g.node == n) == (n.reign == g) {
+		return uint32(g.node.id + 1), g.node.name
+	}
+	return 0, ""
 }
 
 // later is after, void when the process dies.
@@ -316,9 +327,7 @@ func (n *node) learnDeposed(g *reign) {
 	}
 	n.reign = nil
 	ev := core.LostLeadership{}
-	if r := n.w.raft.reign; r != nil && r.node != n && n.rng.IntN(2) == 0 {
-		ev.Leader, ev.Address = uint32(r.node.id+1), r.node.name
-	}
+	ev.Leader, ev.Address = n.knows()
 	n.w.note("%s learns that term %d is over", n.name, g.term)
 	n.post(ev)
 	if !before {

@@ -151,8 +151,17 @@ func (o *oracle) mutation(index uint64, now int64, it *state.Item, got meta.Outc
 		return
 	}
 	o.noteOrphans(it.Op, got)
-	if x, ok := it.Op.(*meta.Write); ok {
+	if got.Err != nil {
+		return
+	}
+	switch x := it.Op.(type) {
+	case *meta.Write:
 		o.stats.Blocks += len(x.Blocks)
+		o.w.data.order.published(index, x, got.Result.(*meta.AttrResult).Off)
+	case *meta.Link:
+		o.w.data.order.named(index, sent.op, x.Ino)
+	case *meta.Rename:
+		o.w.data.order.named(index, sent.op, got.Result.(*meta.AttrResult).Attr.Ino)
 	}
 }
 

@@ -211,10 +211,10 @@ func (k *kernel) shutdown() {
 		return
 	}
 	k.closing = true
-	inv, lost := k.c.w.last+1, k.c.lost
+	inv := k.c.w.last + 1
 	k.issue(client_core.Shutdown{}, func(a client_core.Answer) {
 		k.c.w.data.allSynced(k.c, inv, a.Err)
-		if a.Err != nil && lost == k.c.lost && !k.failed {
+		if a.Err != nil && k.c.lost == 0 && !k.failed {
 			k.c.w.fail("%s cannot shut down: %v", k.c.name, a.Err)
 		}
 	})

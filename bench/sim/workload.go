@@ -51,10 +51,14 @@ func (k *kernel) names(x Step) {
 	case Rename:
 		to := k.pick(x.C, isDir)
 		flags := [...]uint32{0, 0, meta.RenameNoReplace, meta.RenameExchange}[x.C>>16&3]
-		k.issue(&meta.Rename{OldParent: dir.ino, OldName: name, NewParent: to.ino, NewName: nameOf(x.C >> 8), Flags: flags}, nil, dir, to)
+		op := &meta.Rename{OldParent: dir.ino, OldName: name, NewParent: to.ino, NewName: nameOf(x.C >> 8), Flags: flags}
+		k.c.w.data.order.asked(k.c, op, k.dcache[dentry{dir.ino, name}])
+		k.issue(op, nil, dir, to)
 	case Link:
 		if r := k.pick(x.C, func(r *ref) bool { return !isDir(r) }); r != nil {
-			k.issue(&meta.Link{Ino: r.ino, Parent: dir.ino, Name: name}, nil, r, dir)
+			op := &meta.Link{Ino: r.ino, Parent: dir.ino, Name: name}
+			k.c.w.data.order.asked(k.c, op, r.ino)
+			k.issue(op, nil, r, dir)
 		}
 	}
 }
