@@ -18,9 +18,15 @@ type blockStore struct {
 	w       *world
 	rng     *rand.Rand
 	content map[chunk.BlockID][]byte // look-up only
+	stored  []storedBlock            // whose they are, in the order of arrival
 	down    bool                     // no quorum: puts wait
 	waiting []func()
 	refuse  int // puts to refuse for good
+}
+
+type storedBlock struct {
+	id      chunk.BlockID
+	session uint64
 }
 
 func newBlockStore(w *world) *blockStore {
@@ -61,6 +67,7 @@ func (b *blockStore) heal() {
 func (b *blockStore) store(c *client, ef client_core.PutBlock, data []byte) {
 	if b.w.rule != AckBeforeDurable || b.rng.IntN(4) != 0 {
 		b.content[ef.ID] = data
+		b.stored = append(b.stored, storedBlock{ef.ID, ef.Owner.Session})
 	}
 	ev := client_core.BlockStored{Token: ef.Token, PG: 1, Epoch: 1, Acked: []chunk.ServerID{1, 2, 3}}
 	if b.rng.IntN(3) == 0 {

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"agentdrive/internal/errs"
-	"agentdrive/metaserver/core"
 	"agentdrive/metaserver/meta"
 	"agentdrive/metaserver/state"
 	"agentdrive/metaserver/tree"
@@ -17,6 +16,9 @@ const patience = 40 * s
 // then.
 func (w *world) script() {
 	w.raft.watch()
+	for _, n := range w.nodes {
+		n.chores()
+	}
 	for _, x := range w.plan.Steps {
 		w.at(x.At, func() { w.step(x) })
 	}
@@ -200,9 +202,7 @@ func (w *world) endSession(c *client) {
 	if g == nil || c.session == 0 || g.node.coreReign != g {
 		return
 	}
-	w.submitted++
-	g.node.submits++
-	g.node.post(core.Submit{Token: core.Token(w.submitted), Op: &state.CloseSession{Session: c.session}})
+	g.node.submit(&state.CloseSession{Session: c.session})
 }
 
 // shutdown ends the mount, once.

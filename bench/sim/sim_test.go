@@ -14,6 +14,7 @@ var (
 	countFlag = flag.Int("sim.seeds", 0, "run so many seeds instead of the usual number")
 	firstFlag = flag.Uint64("sim.first", 1, "begin with this seed")
 	tailFlag  = flag.Int("sim.tail", 60, "print so many lines of a shrunk plan's trace")
+	tableFlag = flag.Bool("sim.table", false, "shrink what each broken rule gives and print the table of DESIGN.md")
 	breakFlag = flag.String("sim.break", "none", "break this rule, see rules.go")
 )
 
@@ -120,10 +121,17 @@ func TestRulesAreNoticed(t *testing.T) {
 		t.Run(rule.String(), func(t *testing.T) {
 			t.Parallel()
 			for seed := uint64(1); seed <= ruleSeeds; seed++ {
-				if res := Run(NewPlan(seed), rule, nil); res.Failure != nil {
-					t.Logf("seed %d, %d steps: %v", seed, len(NewPlan(seed).Steps), res.Failure)
-					return
+				p := NewPlan(seed)
+				res := Run(p, rule, nil)
+				if res.Failure == nil {
+					continue
 				}
+				t.Logf("seed %d, %d steps: %v", seed, len(p.Steps), res.Failure)
+				if *tableFlag {
+					small := Shrink(p, 2000, func(q *Plan) bool { return Run(q, rule, nil).Failure != nil })
+					fmt.Printf("| `%v` | %d | %d of %d | %s |\n", rule, seed, len(small.Steps), len(p.Steps), Run(small, rule, nil).Failure.What)
+				}
+				return
 			}
 			t.Fatalf("%d seeds do not notice that %v is broken", ruleSeeds, rule)
 		})

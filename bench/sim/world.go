@@ -99,6 +99,7 @@ type Stats struct {
 	Resent                     int // operations sent more than once
 	Orphans                    int // inodes that lived on without a name
 	Blocks                     int // blocks published
+	Deleted                    int // blocks deleted
 	Refused                    int // entries that came into the log of another term
 }
 
@@ -219,5 +220,6 @@ func (a *Stats) add(b Stats) {
 	a.Resent += b.Resent
 	a.Orphans += b.Orphans
 	a.Blocks += b.Blocks
+	a.Deleted += b.Deleted
 	a.Refused += b.Refused
 }
