@@ -54,7 +54,7 @@ func dial(t *testing.T, network rpc.Network, addr string) *chunkclient.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Close(); err != nil && !errors.Is(err, grpc.ErrClientConnClosing) {
+		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
 	})
