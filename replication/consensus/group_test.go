@@ -11,6 +11,7 @@ import (
 )
 
 func TestSingle(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cfg, _ := singleConfig(dir)
 	g, err := Open(cfg)
@@ -72,6 +73,7 @@ func TestConfigRefusals(t *testing.T) {
 }
 
 func TestIdentity(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	shutdown(t, openSingle(t, dir))
 	cfg, _ := singleConfig(dir)
@@ -82,6 +84,7 @@ func TestIdentity(t *testing.T) {
 }
 
 func TestEntryTooLong(t *testing.T) {
+	t.Parallel()
 	g := openSingle(t, t.TempDir())
 	if _, _, err := g.Propose(make([]byte, MaxEntry+1)).Result(); !errs.Is(err, errs.Invalid) {
 		t.Fatal(err)
@@ -90,6 +93,7 @@ func TestEntryTooLong(t *testing.T) {
 }
 
 func TestWaitAppliedEnds(t *testing.T) {
+	t.Parallel()
 	g := openSingle(t, t.TempDir())
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -105,6 +109,7 @@ func TestWaitAppliedEnds(t *testing.T) {
 }
 
 func TestFailingStateStopsTheGroup(t *testing.T) {
+	t.Parallel()
 	g := openSingle(t, t.TempDir())
 	mustPropose(t, g, "add k")
 	if _, _, err := g.Propose([]byte("huge k")).Result(); !errs.Is(err, errs.Unavailable) {
