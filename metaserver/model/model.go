@@ -321,6 +321,9 @@ func (fs *FS) rename(op *metatest.Op) metatest.Outcome {
 	}
 	f, over := from.entries[a], to.entries[b]
 	noReplace, exchange := op.Flags == 1, op.Flags == 2
+	if op.Flags > 2 {
+		return fail(syscall.EINVAL)
+	}
 	switch {
 	case f == nil:
 		return fail(syscall.ENOENT)
