@@ -22,7 +22,7 @@ const helperVar = "TREE_DETERMINISM_HELPER"
 // race detector fewer do, there they are slow.
 func detSeeds() uint64 {
 	if raceBuild {
-		return 60
+		return 25
 	}
 	return 400
 }

@@ -180,7 +180,7 @@ func TestRandom(t *testing.T) {
 	}
 	seeds := uint64(150)
 	if testing.Short() || raceBuild {
-		seeds = 45
+		seeds = 24
 	}
 	for seed := range seeds {
 		cut := []int{0, 3, 17}[seed%3]
