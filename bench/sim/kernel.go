@@ -117,6 +117,12 @@ func (k *kernel) checkStale(x *call, err error) {
 	if !errs.Is(err, errs.Stale) || x.lost != k.c.lost || x.session == 0 {
 		return
 	}
+	if op, ok := x.op.(meta.Op); ok {
+		sent := k.c.w.oracle.latest[op]
+		if sent == nil || sent.reply == nil || sent.reply.Err == nil || sent.reply.Err.Kind != errs.Stale {
+			return // of another inode, whose data had to be published first
+		}
+	}
 	for _, r := range x.uses {
 		if r.ino != meta.RootIno && r.session != k.c.session {
 			return // a reference from an ended session
@@ -136,7 +142,7 @@ func (k *kernel) checkPassed(x *call, a client_core.Answer) {
 	if a.Err != nil {
 		kind := errs.KindOf(a.Err)
 		explained := kind == errs.Interrupted && x.canceled || x.lost != k.c.lost && kind == errs.IO ||
-			kind == errs.Expired && k.closing || kind == errs.NoSpace || kind == errs.IO && sent == nil
+			kind == errs.Expired && k.closing || sent == nil && published(kind)
 		if sent != nil && sent.reply != nil && sent.reply.Err != nil {
 			explained = explained || sent.reply.Err.Kind == kind
 		}
@@ -154,6 +160,12 @@ func (k *kernel) checkPassed(x *call, a client_core.Answer) {
 		k.c.w.fail("%s: request %d %T is answered with %s, the server said %s", k.c.name, x.id, x.op,
 			passed(res), passed(sent.reply.Result))
 	}
+}
+
+// published lists the kinds of errors that an operation may meet because data
+// had to be published before it was sent.
+func published(kind errs.Kind) bool {
+	return kind == errs.NoSpace || kind == errs.IO || kind == errs.Stale
 }
 
 // passed renders what a client must hand on as the server said it: all but

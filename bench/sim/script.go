@@ -27,6 +27,7 @@ func (w *world) script() {
 	}
 	w.finish("every handle is closed", w.quiet)
 	w.readEverything()
+	w.finish("every mount is connected", w.connected)
 	w.rest(3 * s)
 	w.checkPins(false)
 	for _, c := range w.clients {
@@ -60,6 +61,17 @@ func (w *world) finish(what string, done func() bool) {
 func (w *world) quiet() bool {
 	for _, c := range w.clients {
 		if len(c.kernel.calls) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// connected reports whether every client is served by the leader. One that has
+// nothing to do may be between two attempts.
+func (w *world) connected() bool {
+	for _, c := range w.clients {
+		if c.state != client_core.StateReady || w.raft.reign == nil || c.conn == nil || c.conn.node != w.raft.reign.node {
 			return false
 		}
 	}

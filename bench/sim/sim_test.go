@@ -1,62 +1,178 @@
 package sim
 
 import (
+	"bytes"
 	"flag"
-	"os"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 )
 
 var (
-	seedFlag  = flag.Uint64("sim.seed", 0, "run this seed only and print its trace")
-	countFlag = flag.Int("sim.seeds", 0, "number of seeds instead of the usual one")
-	breakFlag = flag.String("sim.break", "none", "break this rule")
+	seedFlag  = flag.Uint64("sim.seed", 0, "run only this seed; with -v its trace is printed")
+	countFlag = flag.Int("sim.seeds", 0, "run so many seeds instead of the usual number")
+	firstFlag = flag.Uint64("sim.first", 1, "begin with this seed")
+	tailFlag  = flag.Int("sim.tail", 60, "print so many lines of a shrunk plan's trace")
+	breakFlag = flag.String("sim.break", "none", "break this rule, see rules.go")
 )
 
-func TestSeed(t *testing.T) {
+// seedsUsual is how many seeds a test runs: what CI has time for.
+func seedsUsual() int {
+	switch {
+	case *countFlag > 0:
+		return *countFlag
+	case raceEnabled:
+		return 40
+	}
+	return 600
+}
+
+func theRule(t *testing.T) Rule {
+	t.Helper()
 	rule, ok := ParseRule(*breakFlag)
 	if !ok {
-		t.Fatalf("no rule %q", *breakFlag)
+		t.Fatalf("no rule %q; there are %v", *breakFlag, ruleNames)
 	}
+	return rule
+}
+
+// report prints what failed, the way to see it again, and a minimal plan.
+func report(t *testing.T, p *Plan, rule Rule, f *Failure) {
+	t.Helper()
+	small := Shrink(p, 400, func(q *Plan) bool { return Run(q, rule, nil).Failure != nil })
+	var trace bytes.Buffer
+	res := Run(small, rule, &trace)
+	t.Errorf("seed %d: %v\nreplay with: go test ./bench/sim -run TestSeeds -v -sim.seed=%d -sim.break=%v\n"+
+		"shrunk to %d of %d steps, which fail with: %v\n%v\nlast lines of its trace:\n%s",
+		p.Seed, f, p.Seed, rule, len(small.Steps), len(p.Steps), res.Failure, small, tail(trace.String(), *tailFlag))
+}
+
+// tail gives the last lines, without renewals.
+func tail(text string, n int) string {
+	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(text), "\n"), func(line string) bool {
+		return strings.Contains(line, "*meta.Renew")
+	})
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// TestSeeds runs the cores through the usual seeds, or through the one asked
+// for.
+func TestSeeds(t *testing.T) {
+	rule := theRule(t)
 	if *seedFlag != 0 {
-		res := Run(NewPlan(*seedFlag), rule, os.Stdout)
+		var trace bytes.Buffer
+		p := NewPlan(*seedFlag)
+		res := Run(p, rule, &trace)
+		if testing.Verbose() {
+			fmt.Print(trace.String())
+		}
 		t.Logf("%+v", res)
 		if res.Failure != nil {
-			t.Fatal(res.Failure)
+			report(t, p, rule, res.Failure)
 		}
 		return
 	}
-	n := 300
-	if *countFlag > 0 {
-		n = *countFlag
-	}
-	bad := 0
 	var sum Stats
-	events := 0
-	for seed := uint64(1); seed <= uint64(n); seed++ {
-		res := Run(NewPlan(seed), rule, nil)
-		events += res.Events
+	failed, entries, checked := 0, 0, 0
+	for i := range uint64(seedsUsual()) {
+		p := NewPlan(*firstFlag + i)
+		res := Run(p, rule, nil)
+		entries += res.Entries
+		checked += res.Checked
 		sum.add(res.Stats)
-		if res.Failure != nil {
-			t.Errorf("seed %d: %v", seed, res.Failure)
-			if bad++; bad > 20 {
-				break
-			}
+		if res.Failure == nil {
+			continue
+		}
+		if failed++; failed > 3 {
+			t.Fatalf("seed %d: %v (and no more seeds after this one)", p.Seed, res.Failure)
+		}
+		report(t, p, rule, res.Failure)
+	}
+	t.Logf("%d entries, %d reads placed, %+v", entries, checked, sum)
+	// A run in which nothing happens proves nothing.
+	if sum.Requests == 0 || sum.Elections == 0 || sum.Crashes == 0 || sum.Evictions == 0 ||
+		sum.Resumes == 0 || sum.Resent == 0 || sum.Orphans == 0 || sum.Blocks == 0 || checked == 0 {
+		t.Errorf("the seeds leave something out: %+v", sum)
+	}
+}
+
+// TestSameSeedSameTrace: a seed replays exactly.
+func TestSameSeedSameTrace(t *testing.T) {
+	for seed := uint64(1); seed <= 20; seed++ {
+		var a, b bytes.Buffer
+		first, second := Run(NewPlan(seed), NoRule, &a), Run(NewPlan(seed), NoRule, &b)
+		if first.Hash != second.Hash || !bytes.Equal(a.Bytes(), b.Bytes()) {
+			t.Fatalf("seed %d gives two traces: %x and %x, %d and %d bytes", seed, first.Hash, second.Hash, a.Len(), b.Len())
 		}
 	}
-	t.Logf("%d events %+v", events, sum)
+	if Run(NewPlan(1), NoRule, nil).Hash == Run(NewPlan(2), NoRule, nil).Hash {
+		t.Fatal("two seeds give the same trace")
+	}
 }
-func TestRules(t *testing.T) {
-	for _, r := range Rules() {
-		n := 0
-		var first *Failure
-		fs := uint64(0)
-		for seed := uint64(1); seed <= 300; seed++ {
-			if res := Run(NewPlan(seed), r, nil); res.Failure != nil {
-				if n++; n == 1 {
-					first, fs = res.Failure, seed
+
+// TestRulesAreNoticed breaks every rule: some seed of CI must catch it, soon.
+func TestRulesAreNoticed(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the same runs as without the race detector")
+	}
+	for _, rule := range Rules() {
+		t.Run(rule.String(), func(t *testing.T) {
+			t.Parallel()
+			for seed := uint64(1); seed <= ruleSeeds; seed++ {
+				if res := Run(NewPlan(seed), rule, nil); res.Failure != nil {
+					t.Logf("seed %d, %d steps: %v", seed, len(NewPlan(seed).Steps), res.Failure)
+					return
 				}
 			}
+			t.Fatalf("%d seeds do not notice that %v is broken", ruleSeeds, rule)
+		})
+	}
+}
+
+// ruleSeeds is the budget for one rule.
+const ruleSeeds = 600
+
+// TestShrink: a shrunk plan fails as well, and no step of it can go.
+func TestShrink(t *testing.T) {
+	const rule = ReclaimNothing
+	bad := func(p *Plan) bool { return Run(p, rule, nil).Failure != nil }
+	for seed := uint64(1); seed <= 3; seed++ {
+		p := NewPlan(seed)
+		if !bad(p) {
+			continue
 		}
-		t.Logf("%-22v %d caught, first seed %d: %.200v", r, n, fs, first)
+		small := Shrink(p, 5000, bad)
+		if !bad(small) {
+			t.Fatalf("seed %d: the shrunk plan does not fail:\n%v", seed, small)
+		}
+		if len(small.Steps) > 12 {
+			t.Errorf("seed %d: %d of %d steps are left:\n%v", seed, len(small.Steps), len(p.Steps), small)
+		}
+		for i := range small.Steps {
+			q := *small
+			if q.Steps = without(small.Steps, i, 1); bad(&q) {
+				t.Errorf("seed %d: step %d is not needed", seed, i)
+			}
+		}
+		t.Logf("seed %d, from %d steps:\n%v", seed, len(p.Steps), small)
+	}
+}
+
+// TestNoFaultNoEviction: without faults nobody loses a session.
+func TestNoFaultNoEviction(t *testing.T) {
+	for seed := uint64(1); seed <= 20; seed++ {
+		p := NewPlan(seed)
+		var calm []Step
+		for _, x := range p.Steps {
+			if x.Kind < Crash {
+				calm = append(calm, x)
+			}
+		}
+		p.Steps = calm
+		res := Run(p, NoRule, nil)
+		if res.Failure != nil || res.Stats.Evictions != 0 {
+			t.Errorf("seed %d: %v, %+v", seed, res.Failure, res.Stats)
+		}
 	}
 }

@@ -221,8 +221,10 @@ func (s *Server) sessionOpened(q *queued, o meta.Outcome) {
 			ID: res.Session, Epoch: res.Epoch, Nonce: open.Nonce, Drive: open.Capability.Drive,
 			Root: res.Root.Ino, Path: open.Capability.Path, ReadOnly: open.Capability.ReadOnly, Client: open.Client,
 		}, s.now+s.cfg.TTL+s.cfg.TTL/10)
-		se.reclaimed = true
 	}
+	// A client that opens has not used the session yet, even if an earlier
+	// leader opened it and the answer was lost: nothing is to be declared.
+	se.reclaimed = true
 	if alive {
 		s.welcome(st, se, res, false)
 	}
