@@ -8,8 +8,12 @@ import (
 	"agentdrive/metaserver/state"
 )
 
-// maxItems bounds an entry's items; session ids count on at most 4,096.
-const maxItems = 1024
+// Bounds of an entry: its items (session ids count on at most 4,096), and the
+// estimated bytes of one of them, which leave room for the estimate's error.
+const (
+	maxItems = 1024
+	maxItem  = meta.MaxEntry * 3 / 4
+)
 
 func (s *Server) enqueue(q queued) { s.queue = append(s.queue, q) }
 
