@@ -72,7 +72,7 @@ func TestConformance(t *testing.T) {
 	})
 	t.Run("tcp and disk", func(t *testing.T) {
 		chunktest.Run(t, func(t *testing.T) chunk.Store {
-			s, err := engine.Open(engine.Config{FS: disk.OS{}, Dir: t.TempDir(), Cluster: chunktest.Cluster, Server: 1, SegmentBytes: 16 << 20, Reserve: -1})
+			s, err := engine.Open(engine.Config{FS: disk.OS{}, Dir: t.TempDir(), Cluster: chunktest.Cluster, Server: 1, SegmentBytes: 8 << 20, Reserve: -1})
 			if err != nil {
 				t.Fatal(err)
 			}
