@@ -330,6 +330,9 @@ func copyDir(t *testing.T, from string) string {
 	t.Helper()
 	to := t.TempDir()
 	err := filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a temporary file, renamed meanwhile
+		}
 		if err != nil {
 			return err
 		}
@@ -344,6 +347,9 @@ func copyDir(t *testing.T, from string) string {
 			return nil
 		}
 		in, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
