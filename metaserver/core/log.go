@@ -78,10 +78,18 @@ func opSize(op meta.Op) int {
 		return 64 + len(op.Name) + len(op.Value)
 	case *meta.Rename:
 		return 64 + len(op.OldName) + len(op.NewName)
+	case *meta.Link:
+		return 64 + len(op.Name)
+	case *meta.Unlink:
+		return 64 + len(op.Name)
+	case *meta.Rmdir:
+		return 64 + len(op.Name)
+	case *meta.RemoveXattr:
+		return 64 + len(op.Name)
 	case *meta.LateAck:
 		return 16 + 24*len(op.Copies)
 	}
-	return 384
+	return 128
 }
 
 // onApplied finishes the items of an entry, in log order.
