@@ -38,7 +38,8 @@ type client struct {
 	session meta.SessionID
 	epoch   uint64
 	state   client_core.State
-	lost    int // sessions lost
+	lost    int  // sessions lost
+	goodbye bool // the end of the session was asked for
 }
 
 func newClient(w *world, id int) *client {
@@ -160,6 +161,8 @@ func (c *client) sent(f meta.Frame) {
 	switch f := f.(type) {
 	case *meta.OpFrame:
 		c.w.oracle.sent(c, f)
+	case *meta.Close:
+		c.goodbye = true
 	case *meta.Resume:
 		c.w.oracle.stats.Resumes++
 	}
@@ -171,7 +174,7 @@ func (c *client) received(f meta.Frame) {
 	case *meta.Welcome:
 		c.session, c.epoch = f.Session, f.Epoch
 	case *meta.Evicted:
-		if c.session != 0 && !c.kernel.closing {
+		if c.session != 0 && !c.goodbye {
 			c.lost++
 			c.w.oracle.stats.Evictions++
 			c.w.data.sessionLost(c)
@@ -186,6 +189,7 @@ func (c *client) received(f meta.Frame) {
 }
 
 func (c *client) blockFailed(token uint64, err error) {
+	c.kernel.failed = true
 	c.w.data.blockFailed(c)
 	c.post(client_core.BlockFailed{Token: token, Err: err})
 }

@@ -197,6 +197,23 @@ func (d *dataOracle) check(c *client, ino meta.Ino, inv stamp, off, n uint32, da
 	}
 }
 
+// checkSize verifies that a size is not below the end of a write that had to be
+// seen and that no truncation may have undone.
+func (d *dataOracle) checkSize(c *client, ino meta.Ino, inv stamp, size uint64) {
+	for _, x := range d.files[ino] {
+		if x.trunc || !x.visible(c, inv) || size >= uint64(x.off+x.n)*unit {
+			continue
+		}
+		undone := false
+		for _, y := range d.files[ino] {
+			undone = undone || y.trunc && !y.precedes(x)
+		}
+		if !undone {
+			d.w.fail("%s sees inode %d with %d bytes, though it wrote unit %d+%d (write %d)", c.name, ino, size, x.off, x.n, x.id)
+		}
+	}
+}
+
 func (d *dataOracle) checkUnit(c *client, ino meta.Ino, inv stamp, u uint32, b []byte) error {
 	first := binary.BigEndian.Uint64(b)
 	for i := 8; i < unit; i += 8 {

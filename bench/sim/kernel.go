@@ -22,6 +22,7 @@ type kernel struct {
 	pending []*call // the same, in order
 	last    client_core.ReqID
 	closing bool // shutting down
+	failed  bool // a block was refused: data may be lost without an eviction
 }
 
 // ref is an inode that the kernel knows.
@@ -114,7 +115,7 @@ func (k *kernel) answered(a client_core.Answer) {
 
 // checkStale is rule S6 as applications see it.
 func (k *kernel) checkStale(x *call, err error) {
-	if !errs.Is(err, errs.Stale) || x.lost != k.c.lost || x.session == 0 {
+	if !errs.Is(err, errs.Stale) || x.lost != k.c.lost || x.session == 0 || len(x.uses) == 0 {
 		return
 	}
 	if op, ok := x.op.(meta.Op); ok {

@@ -34,6 +34,7 @@ type node struct {
 	conns    map[core.StreamID]*conn // look-up only
 	lastConn core.StreamID
 	timer    uint64 // generation
+	submits  int    // of administrators, without an answer
 
 	machine    state.Machine
 	mem        *kv.Mem
@@ -105,8 +106,8 @@ func (n *node) do(ef core.Effect) {
 			w.fail("%s proposes without a reign", n.name)
 			return
 		}
-		if w.rule == ProposeAcrossTerms && n.reign != nil {
-			g = n.reign
+		if n.reign != nil {
+			g = n.reign // the log knows nothing of what the core believes
 		}
 		w.raft.propose(g, ef.Token, ef.Entry)
 	case core.Confirm:
@@ -130,6 +131,10 @@ func (n *node) do(ef core.Effect) {
 			list := n.orphans(false)
 			n.later(span(n.rng, 0, 10*ms), func() { n.post(core.OrphansFound{Orphans: list}) })
 		})
+	case core.Submitted:
+		if n.submits--; n.submits < 0 {
+			w.fail("%s answers an administrator twice", n.name)
+		}
 	case core.Timer:
 		n.timer++
 		gen := n.timer
@@ -345,6 +350,7 @@ func (n *node) crash() {
 	n.w.oracle.stats.Crashes++
 	n.up, n.applying, n.paused, n.deaf = false, false, false, false
 	n.life++
+	n.submits = 0
 	n.inbox, n.waiters, n.reign, n.coreReign = nil, nil, nil, nil
 	for _, k := range append([]*conn(nil), n.w.net.conns...) {
 		if k.node == n {

@@ -75,8 +75,8 @@ func newOracle(w *world) *oracle {
 func (o *oracle) live(s meta.SessionID) bool { return o.sessions[s] }
 
 // committed takes an entry into the history.
-func (o *oracle) committed(index uint64, cmd []byte) {
-	list := o.w.rule.apply(&o.machine, o.mem, index, cmd)
+func (o *oracle) committed(index, term uint64, cmd []byte) {
+	list := o.w.rule.apply(&o.machine, o.mem, index, entry{term, cmd})
 	o.outcomes = append(o.outcomes, list)
 	o.views = append(o.views, o.mem.View())
 	e, err := state.DecodeEntry(cmd)
@@ -89,12 +89,26 @@ func (o *oracle) committed(index uint64, cmd []byte) {
 		o.w.fail("entry %d has %d outcomes for %d items: %v", index, len(out.List), len(e.Items), err)
 		return
 	}
+	if e.Term != 0 && e.Term != term {
+		o.refused(index, out.List)
+		return
+	}
 	for i := range e.Items {
 		it := &e.Items[i]
 		if it.Internal != nil {
 			o.internal(index, e.Now, it.Internal, out.List[i])
 		} else {
 			o.mutation(index, e.Now, it, out.List[i])
+		}
+	}
+}
+
+// refused checks the outcomes of an entry meant for another term.
+func (o *oracle) refused(index uint64, list []meta.Outcome) {
+	o.stats.Refused++
+	for i := range list {
+		if list[i].Err == nil || list[i].Err.Kind != errs.NotLeader {
+			o.w.fail("entry %d is of another term, its item %d gave %s", index, i, outcomeText(list[i]))
 		}
 	}
 }
@@ -325,10 +339,10 @@ func (o *oracle) readDone(c *client, x *sentOp, got meta.Outcome) {
 }
 
 // pretend executes an entry that never reaches the log; see LoseCommitted.
-func (o *oracle) pretend(cmd []byte) []meta.Outcome {
+func (o *oracle) pretend(term uint64, cmd []byte) []meta.Outcome {
 	tx := o.mem.Begin()
 	defer tx.Discard()
-	out, err := state.DecodeOutcomes(o.machine.Apply(tx, uint64(len(o.views))+1, cmd))
+	out, err := state.DecodeOutcomes(o.machine.Apply(tx, uint64(len(o.views))+1, term, cmd))
 	if err != nil {
 		o.w.fail("outcomes: %v", err)
 	}

@@ -39,6 +39,7 @@ const (
 	SyncAll
 	Forget
 	Cancel
+	Unmount // the mount is shut down, whatever is open
 	// Faults.
 	Crash       // node A, for D
 	Isolate     // node A from the other nodes, for D
@@ -52,14 +53,15 @@ const (
 	PauseClient // Client, for D
 	BlocksDown  // no quorum of chunk servers, for D
 	BlocksFull  // the next puts are refused
+	EndSession  // an administrator ends the session of Client
 	kinds
 )
 
 var kindNames = [kinds]string{
 	"lookup", "create", "mkdir", "symlink", "unlink", "rmdir", "rename", "link", "chmod", "truncate",
 	"setxattr", "removexattr", "getattr", "readlink", "readdir", "getxattr", "listxattr", "statfs", "open",
-	"write", "writesync", "append", "read", "fsync", "close", "syncall", "forget", "cancel",
-	"CRASH", "ISOLATE", "PAUSE-NODE", "ELECT", "SPLIT", "RELAPSE", "LOSE-ENTRY", "PARTITION", "BREAK", "PAUSE-CLIENT", "BLOCKS-DOWN", "BLOCKS-FULL",
+	"write", "writesync", "append", "read", "fsync", "close", "syncall", "forget", "cancel", "unmount",
+	"CRASH", "ISOLATE", "PAUSE-NODE", "ELECT", "SPLIT", "RELAPSE", "LOSE-ENTRY", "PARTITION", "BREAK", "PAUSE-CLIENT", "BLOCKS-DOWN", "BLOCKS-FULL", "END-SESSION",
 }
 
 // Step is one element of a plan. What A, B and C choose depends on what exists
@@ -141,6 +143,9 @@ func NewPlan(seed uint64) *Plan {
 			p.Steps[i].At -= p.Steps[i].At % (400 * ms)
 			p.Steps[i].At += span(rng, 0, 20*ms)
 		}
+	}
+	if rng.IntN(6) == 0 {
+		p.Steps = append(p.Steps, Step{At: span(rng, planTime/2, planTime), Kind: Unmount, Client: rng.IntN(p.Clients)})
 	}
 	for range faults {
 		p.Steps = append(p.Steps, newFault(rng, p.Clients))

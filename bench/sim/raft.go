@@ -19,7 +19,7 @@ const nodeCount = 3
 type raft struct {
 	w       *world
 	rng     *rand.Rand
-	log     [][]byte // committed commands, index i+1
+	log     []entry // committed, index i+1
 	term    uint64
 	reign   *reign // of the true leader, nil while there is none
 	pending []*proposal
@@ -27,6 +27,12 @@ type raft struct {
 	reigns  map[uint64]*reign // by term; look-up only
 
 	refuse int // proposals to lose though the leader stays
+}
+
+// entry is a committed entry of the log.
+type entry struct {
+	term uint64
+	cmd  []byte
 }
 
 // reign is a node's time as leader. It ends for the others before the node
@@ -52,10 +58,11 @@ type proposal struct {
 
 func newRaft(w *world) *raft {
 	r := &raft{w: w, rng: w.rand("raft"), reigns: map[uint64]*reign{}}
-	r.log = append(r.log, state.EncodeEntry(nil, &state.Entry{Now: 1, Items: []state.Item{
+	first := state.EncodeEntry(nil, &state.Entry{Now: 1, Items: []state.Item{
 		{Internal: &state.InitDrive{Drive: theDrive, Name: "demo"}},
-	}}))
-	w.oracle.committed(1, r.log[0])
+	}})
+	r.log = append(r.log, entry{0, first})
+	w.oracle.committed(1, 0, first)
 	return r
 }
 
@@ -140,6 +147,9 @@ func (r *raft) propose(g *reign, tok core.Token, e *state.Entry) {
 	// a successor may.
 	n.lastNow = max(n.lastNow+1, r.w.now+n.clockError)
 	e.Now = n.lastNow
+	if r.w.rule == ProposeAcrossTerms {
+		e.Term = 0
+	}
 	p := &proposal{reign: g, token: tok, cmd: state.EncodeEntry(nil, e)}
 	if r.refuse > 0 && !g.over || g.told {
 		r.refuse = max(r.refuse-1, 0)
@@ -186,10 +196,10 @@ func (r *raft) commit(p *proposal) {
 		p.answerEarly()
 		return
 	}
-	r.log = append(r.log, p.cmd)
+	r.log = append(r.log, entry{p.reign.term, p.cmd})
 	p.index = uint64(len(r.log))
 	r.w.note("commit %d by %s", p.index, p.reign.node.name)
-	r.w.oracle.committed(p.index, p.cmd)
+	r.w.oracle.committed(p.index, p.reign.term, p.cmd)
 	for _, n := range r.w.nodes {
 		n.wake()
 	}
@@ -211,7 +221,7 @@ func (p *proposal) lost() { p.answer(core.Applied{Token: p.token, Err: unknown()
 // answerEarly serves the rule LoseCommitted: the client hears of a success
 // that the log does not have.
 func (p *proposal) answerEarly() {
-	out := p.reign.node.w.oracle.pretend(p.cmd)
+	out := p.reign.node.w.oracle.pretend(p.reign.term, p.cmd)
 	p.answer(core.Applied{Token: p.token, Outcomes: out})
 }
 

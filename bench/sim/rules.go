@@ -24,7 +24,7 @@ const (
 	// LoseCommitted: now and then a success is told that the log lacks.
 	LoseCommitted
 	// ProposeAcrossTerms: what the core asks for in an old reign enters the
-	// log in a newer one of the same node.
+	// log in a newer one of the same node, and is executed.
 	ProposeAcrossTerms
 	// ForgetReplies: apply does not record outcomes.
 	ForgetReplies
@@ -78,14 +78,14 @@ func Rules() []Rule {
 }
 
 // apply executes an entry on a replica.
-func (r Rule) apply(m *state.Machine, mem *kv.Mem, index uint64, cmd []byte) []byte {
+func (r Rule) apply(m *state.Machine, mem *kv.Mem, index uint64, e entry) []byte {
 	tx := mem.Begin()
 	defer tx.Discard()
 	var to kv.Tx = tx
 	if r == ForgetReplies || r == KeepEndedSessions {
 		to = forgetful{tx, r}
 	}
-	out := m.Apply(to, index, cmd)
+	out := m.Apply(to, index, e.term, e.cmd)
 	tx.Commit()
 	return out
 }

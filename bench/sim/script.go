@@ -2,6 +2,7 @@ package sim
 
 import (
 	"agentdrive/internal/errs"
+	"agentdrive/metaserver/core"
 	"agentdrive/metaserver/meta"
 	"agentdrive/metaserver/state"
 	"agentdrive/metaserver/tree"
@@ -71,6 +72,9 @@ func (w *world) quiet() bool {
 // nothing to do may be between two attempts.
 func (w *world) connected() bool {
 	for _, c := range w.clients {
+		if c.kernel.closing {
+			continue
+		}
 		if c.state != client_core.StateReady || w.raft.reign == nil || c.conn == nil || c.conn.node != w.raft.reign.node {
 			return false
 		}
@@ -119,6 +123,8 @@ func (w *world) step(x Step) {
 	case PauseClient:
 		c.pause(true)
 		w.after(x.D, func() { c.pause(false) })
+	case EndSession:
+		w.endSession(c)
 	case BlocksDown:
 		w.blocks.down = true
 		w.after(x.D, w.blocks.heal)
@@ -157,12 +163,14 @@ func (w *world) relapse(x Step) {
 	}
 	n := g.node
 	n.pause(true)
-	for _, k := range append([]*conn(nil), w.net.conns...) {
-		if k.node == n {
-			w.net.breakConn(k)
+	w.after(x.D/4, func() { // what clients sent until then waits for the core
+		for _, k := range append([]*conn(nil), w.net.conns...) {
+			if k.node == n {
+				w.net.breakConn(k)
+			}
 		}
-	}
-	w.raft.elect(w.nodes[(n.id+1)%nodeCount])
+		w.raft.elect(w.nodes[(n.id+1)%nodeCount])
+	})
 	w.after(x.D-x.D/8, func() { w.raft.elect(n) })
 	w.after(x.D, func() { n.pause(false) })
 }
@@ -186,6 +194,32 @@ func (w *world) heal() {
 	}
 }
 
+// endSession ends a client's session at the server.
+func (w *world) endSession(c *client) {
+	g := w.raft.reign
+	if g == nil || c.session == 0 || g.node.coreReign != g {
+		return
+	}
+	w.submitted++
+	g.node.submits++
+	g.node.post(core.Submit{Token: core.Token(w.submitted), Op: &state.CloseSession{Session: c.session}})
+}
+
+// shutdown ends the mount, once.
+func (k *kernel) shutdown() {
+	if k.closing {
+		return
+	}
+	k.closing = true
+	inv, lost := k.c.w.last+1, k.c.lost
+	k.issue(client_core.Shutdown{}, func(a client_core.Answer) {
+		k.c.w.data.allSynced(k.c, inv, a.Err)
+		if a.Err != nil && lost == k.c.lost && !k.failed {
+			k.c.w.fail("%s cannot shut down: %v", k.c.name, a.Err)
+		}
+	})
+}
+
 func (k *kernel) closeAll() {
 	for _, h := range append([]*handle(nil), k.handles...) {
 		k.close(h)
@@ -202,6 +236,9 @@ func (k *kernel) forgetAll() {
 func (w *world) readEverything() {
 	for _, c := range w.clients {
 		k := c.kernel
+		if k.closing {
+			continue
+		}
 		for _, ino := range append([]meta.Ino(nil), k.order...) {
 			if r := k.refs[ino]; isFile(r) {
 				k.open(r)
@@ -224,6 +261,9 @@ func (w *world) checkPins(none bool) {
 		return
 	}
 	for _, c := range w.clients {
+		if c.kernel.closing {
+			continue
+		}
 		known := len(c.kernel.refs) - 1
 		if none && known != 0 {
 			w.fail("the kernel of %s still references %d inodes", c.name, known)
@@ -267,12 +307,7 @@ func (w *world) shutdown() {
 		return
 	}
 	for _, c := range w.clients {
-		c.kernel.closing = true
-		c.kernel.issue(client_core.Shutdown{}, func(a client_core.Answer) {
-			if a.Err != nil {
-				w.fail("%s cannot shut down: %v", c.name, a.Err)
-			}
-		})
+		c.kernel.shutdown()
 	}
 	w.finish("every mount is shut down", w.quiet)
 	for _, c := range w.clients {
@@ -292,6 +327,11 @@ func (w *world) checkEnd() {
 	for _, c := range w.clients {
 		if st := c.core.Stats(); st.Requests+st.InFlight+st.Dirty+st.Files+st.Pins != 0 || st.State != client_core.StateEnded {
 			w.fail("%s is not empty after its end: %+v", c.name, st)
+		}
+	}
+	for _, n := range w.nodes {
+		if n.submits != 0 {
+			w.fail("%s leaves %d administrators without an answer", n.name, n.submits)
 		}
 	}
 	list, err := state.Sessions(w.oracle.mem.View())

@@ -83,7 +83,12 @@ func (k *kernel) reads(x Step) {
 	r := k.pick(x.A, isAny)
 	switch x.Kind {
 	case GetAttr:
-		k.issue(&meta.GetAttr{Ino: r.ino}, nil, r)
+		inv, lost := k.c.w.last+1, k.c.lost
+		k.issue(&meta.GetAttr{Ino: r.ino}, func(a client_core.Answer) {
+			if res, ok := a.Result.(*meta.AttrResult); ok && isFile(r) && lost == k.c.lost {
+				k.c.w.data.checkSize(k.c, r.ino, inv, res.Attr.Size)
+			}
+		}, r)
 	case Readlink:
 		k.issue(&meta.Readlink{Ino: r.ino}, nil, r)
 	case ReadDir:
@@ -112,6 +117,9 @@ func (k *kernel) files(x Step) {
 		return
 	case Forget:
 		k.forget(k.pick(x.A, isAny))
+		return
+	case Unmount:
+		k.shutdown()
 		return
 	case Cancel:
 		if len(k.pending) > 0 {
@@ -183,7 +191,7 @@ func (k *kernel) read(h *handle, off, n uint32) {
 		h.busy--
 		if a.Err != nil {
 			kind := errs.KindOf(a.Err)
-			if kind != errs.Interrupted && kind != errs.Stale && lost == k.c.lost {
+			if kind != errs.Interrupted && kind != errs.Stale && !(kind == errs.Expired && k.closing) && lost == k.c.lost {
 				k.c.w.fail("%s: a read of inode %d fails: %v", k.c.name, h.ref.ino, a.Err)
 			}
 			return

@@ -57,7 +57,9 @@ type world struct {
 	hash    hash.Hash64
 	out     io.Writer // trace for people, nil if nobody reads it
 	failure *Failure
-	steps   int // events carried out
+
+	submitted uint64 // operations of administrators
+	steps     int    // events carried out
 
 	raft    *raft
 	nodes   []*node
@@ -97,6 +99,7 @@ type Stats struct {
 	Resent                     int // operations sent more than once
 	Orphans                    int // inodes that lived on without a name
 	Blocks                     int // blocks published
+	Refused                    int // entries that came into the log of another term
 }
 
 // Run carries out a plan under a rule. out, if not nil, receives the trace.
@@ -216,4 +219,5 @@ func (a *Stats) add(b Stats) {
 	a.Resent += b.Resent
 	a.Orphans += b.Orphans
 	a.Blocks += b.Blocks
+	a.Refused += b.Refused
 }

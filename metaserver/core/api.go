@@ -77,7 +77,9 @@ type Confirmed struct {
 }
 
 // Applied answers Propose. With Err the outcome is unknown or the entry was
-// not appended; the clients send again.
+// not appended; the clients send again. An entry that entered the log in
+// another term than that of its reign is refused by every replica, so its
+// answer no longer matters.
 type Applied struct {
 	Token    Token
 	Outcomes []meta.Outcome

@@ -33,7 +33,7 @@ func (s *Server) flush() {
 		if len(s.queue) == 0 {
 			s.queue = nil
 		}
-		e := &state.Entry{Items: make([]state.Item, n)}
+		e := &state.Entry{Term: s.term, Items: make([]state.Item, n)}
 		for i := range batch {
 			e.Items[i] = batch[i].item
 			batch[i].item.Acked = nil
@@ -140,8 +140,8 @@ func (s *Server) notApplied(q *queued, err error) {
 func (s *Server) retryInternal(q *queued) {
 	switch op := q.item.Internal.(type) {
 	case *state.CloseSession:
-		if se := s.sessions[op.Session]; se != nil {
-			se.closing = false
+		if s.sessions[op.Session] != nil {
+			s.enqueue(*q) // its client waits for it, or has long been silent
 		}
 	case *state.AckReplies:
 		if se := s.sessions[op.Session]; se != nil {

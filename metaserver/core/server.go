@@ -12,6 +12,7 @@ type Server struct {
 	cfg     Config
 	now     Time
 	leading bool
+	term    uint64         // of this reign
 	leader  LostLeadership // hint for clients while another leads
 	effects []Effect
 
@@ -179,7 +180,7 @@ func (s *Server) token() Token {
 
 func (s *Server) becomeLeader(ev BecameLeader) {
 	s.reset()
-	s.leading = true
+	s.leading, s.term = true, ev.Term
 	for _, rec := range ev.Sessions {
 		s.addSession(rec, s.now+s.cfg.TTL+s.cfg.TTL/10)
 	}

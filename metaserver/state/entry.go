@@ -13,8 +13,13 @@ const entryVersion = 1
 // Entry is one command of the Raft log: a batch of items under one time
 // stamp. The leader puts everything into it that is not a function of the
 // state: time, and who pins an orphan.
+//
+// Term is the reign for which the leader decided all that. An entry appended in
+// another one is refused: what its proposer knew of pins, and which operations
+// it had seen answered, may be out of date.
 type Entry struct {
-	Now   int64 // leader's wall clock, Unix nanoseconds
+	Now   int64  // leader's wall clock, Unix nanoseconds
+	Term  uint64 // 0 = any
 	Items []Item
 }
 
@@ -44,6 +49,7 @@ const (
 // Wire codes the entry.
 func (x *Entry) Wire(c *wire.Coder) {
 	c.I64(&x.Now)
+	c.U64(&x.Term)
 	wire.List(c, &x.Items, func(c *wire.Coder, i *Item) { i.Wire(c) })
 }
 

@@ -23,13 +23,18 @@ type Machine struct {
 	Group uint32
 }
 
-// Apply executes one command and returns the record of its Outcomes. An
-// unreadable command changes nothing and yields no outcomes: every replica
-// sees the same bytes and does the same.
-func (m *Machine) Apply(tx kv.Tx, index uint64, cmd []byte) []byte {
+// Apply executes one command, appended at index in term, and returns the record
+// of its Outcomes. An unreadable command changes nothing and yields no
+// outcomes: every replica sees the same bytes and does the same. One that was
+// meant for another term changes nothing either; its outcomes are
+// errs.NotLeader.
+func (m *Machine) Apply(tx kv.Tx, index, term uint64, cmd []byte) []byte {
 	e, err := DecodeEntry(cmd)
 	if err != nil {
 		return EncodeOutcomes(nil, &Outcomes{})
+	}
+	if e.Term != 0 && e.Term != term {
+		return EncodeOutcomes(nil, refused(e, term))
 	}
 	st := tree.Stamp{Index: index, Now: e.Now}
 	out := Outcomes{List: make([]meta.Outcome, len(e.Items))}
@@ -48,6 +53,15 @@ func (m *Machine) Apply(tx kv.Tx, index uint64, cmd []byte) []byte {
 		out.List[i] = outcome(res, err)
 	}
 	return EncodeOutcomes(nil, &out)
+}
+
+// refused answers an entry that came into the log of another term.
+func refused(e *Entry, term uint64) *Outcomes {
+	out := &Outcomes{List: make([]meta.Outcome, len(e.Items))}
+	for i := range out.List {
+		out.List[i] = meta.Failed(errs.E("state.apply", errs.NotLeader, fmt.Sprintf("proposed in term %d, appended in term %d", e.Term, term), nil))
+	}
+	return out
 }
 
 func outcome(res meta.Result, err error) meta.Outcome {

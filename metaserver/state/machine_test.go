@@ -26,7 +26,7 @@ func (w *world) apply(items ...Item) []meta.Outcome {
 	w.index++
 	cmd := EncodeEntry(nil, &Entry{Now: int64(w.index) * 1e9, Items: items})
 	tx := w.db.Begin()
-	res := w.m.Apply(tx, w.index, cmd)
+	res := w.m.Apply(tx, w.index, 1, cmd)
 	tx.Commit()
 	out, err := DecodeOutcomes(res)
 	if err != nil {
@@ -289,11 +289,40 @@ func TestCluster(t *testing.T) {
 func TestHostileEntriesChangeNothing(t *testing.T) {
 	w := newWorld(t, 1)
 	tx := w.db.Begin()
-	w.m.Apply(tx, 1, []byte{1, 2, 3, 4})
+	w.m.Apply(tx, 1, 1, []byte{1, 2, 3, 4})
 	tx.Commit()
 	v := w.view()
 	defer v.Release()
 	if err := v.Scan(nil, nil, func(k, _ []byte) bool { t.Errorf("key %q was written", k); return true }); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A leader that lost its leadership and won it again may append what it
+// decided before: that must not happen any more.
+func TestEntryOfAnotherTermChangesNothing(t *testing.T) {
+	w := newWorld(t, 1)
+	entry := func(term uint64) []byte {
+		return EncodeEntry(nil, &Entry{Now: 1, Term: term, Items: []Item{{Internal: &InitDrive{Drive: 1, Name: "d"}}}})
+	}
+	for i, tc := range []struct {
+		meant, appended uint64
+		done            bool
+	}{{2, 3, false}, {4, 3, false}, {3, 3, true}} {
+		tx := w.db.Begin()
+		out, err := DecodeOutcomes(w.m.Apply(tx, uint64(i)+1, tc.appended, entry(tc.meant)))
+		tx.Commit()
+		if err != nil || len(out.List) != 1 {
+			t.Fatalf("outcomes %+v, %v", out, err)
+		}
+		if refused := out.List[0].Err != nil && out.List[0].Err.Kind == errs.NotLeader; refused == tc.done {
+			t.Errorf("term %d in %d: %+v", tc.meant, tc.appended, out.List[0])
+		}
+		v := w.view()
+		list, err := GroupDrives(v)
+		v.Release()
+		if err != nil || (len(list) == 1) != tc.done {
+			t.Errorf("term %d in %d: drives %v, %v", tc.meant, tc.appended, list, err)
+		}
 	}
 }

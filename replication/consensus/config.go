@@ -17,12 +17,15 @@ import (
 // time.
 type Applier interface {
 	// Apply carries out cmd, the entry at index, on tx, and returns what the
-	// proposer gets (only on the server that proposed it). It must depend on
-	// tx, index and cmd alone: every server runs it, and a server runs it
+	// proposer gets (only on the server that proposed it). term is the one in
+	// which the entry was appended: Propose cannot promise that it is still
+	// the one that the proposer meant, since a server may lose its leadership
+	// and win it again in between. It must depend on tx, index, term and cmd
+	// alone: every server runs it, and a server runs it
 	// again after a crash. It must not keep tx or cmd. A failing read of tx
 	// stops the group before anything is committed, so Apply may return
 	// anything then.
-	Apply(tx kv.Tx, index uint64, cmd []byte) []byte
+	Apply(tx kv.Tx, index, term uint64, cmd []byte) []byte
 }
 
 // RestoreObserver is implemented by Appliers that keep something derived from

@@ -88,7 +88,7 @@ func (f *fsm) apply(logs []*raft.Log, out []any) error {
 func (f *fsm) one(tx *store.Tx, l *raft.Log) any {
 	switch l.Type {
 	case raft.LogCommand:
-		return f.applier.Apply(tx, l.Index, l.Data)
+		return f.applier.Apply(tx, l.Index, l.Term, l.Data)
 	case raft.LogConfiguration:
 		tx.SetMeta(metaConfig, wire.Marshal(nil, metaVersion, &committedConfig{Index: l.Index, Config: l.Data}))
 	}

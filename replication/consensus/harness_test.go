@@ -31,7 +31,7 @@ const patience = 20 * time.Second
 // seen. "huge KEY" writes more than the store takes.
 type counters struct{ restores atomic.Int64 }
 
-func (c *counters) Apply(tx kv.Tx, _ uint64, cmd []byte) []byte {
+func (c *counters) Apply(tx kv.Tx, _, _ uint64, cmd []byte) []byte {
 	verb, rest, _ := strings.Cut(string(cmd), " ")
 	key, pad, _ := strings.Cut(rest, " ")
 	if verb == "huge" {
