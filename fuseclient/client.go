@@ -12,6 +12,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"agentdrive/chunkserver/chunk"
@@ -188,7 +189,7 @@ func (c *Client) Do(cancel <-chan struct{}, op any) (any, error) { return c.run.
 // ReadData implements kernel.Backend.
 func (c *Client) ReadData(cancel <-chan struct{}, plan *core.FilePlan, dst []byte) (int, error) {
 	ctx := c.run.ctx
-	if cancel != nil {
+	if cancel != nil && slices.ContainsFunc(plan.Pieces, func(p core.Piece) bool { return p.Block != nil }) {
 		var stop context.CancelFunc
 		ctx, stop = context.WithCancel(ctx)
 		defer stop()

@@ -24,7 +24,7 @@ var clusterID = [16]byte{1, 2, 3}
 
 // testCluster is metadata servers in this process, on a network in memory.
 type testCluster struct {
-	t      *testing.T
+	t      testing.TB
 	net    *memnet.Net
 	dir    string
 	groups uint32
@@ -40,7 +40,7 @@ type node struct {
 	mux *rpc.Mux
 }
 
-func newCluster(t *testing.T, n int, groups uint32) *testCluster {
+func newCluster(t testing.TB, n int, groups uint32) *testCluster {
 	c := &testCluster{t: t, net: memnet.New(), dir: t.TempDir(), groups: groups, copies: 1}
 	c.log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	for i := 1; i <= n; i++ {
@@ -59,7 +59,7 @@ func newCluster(t *testing.T, n int, groups uint32) *testCluster {
 }
 
 // testWriter sends log lines to the test's log.
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Logf("%s", b)
@@ -166,7 +166,7 @@ func (c *testCluster) open(host, drive, path string) *fuseclient.Client {
 }
 
 // do runs a request that must succeed.
-func do[R any](t *testing.T, c *fuseclient.Client, op any) R {
+func do[R any](t testing.TB, c *fuseclient.Client, op any) R {
 	t.Helper()
 	res, err := c.Do(nil, op)
 	if err != nil {
@@ -179,13 +179,13 @@ func do[R any](t *testing.T, c *fuseclient.Client, op any) R {
 	return r
 }
 
-func create(t *testing.T, c *fuseclient.Client, dir meta.Ino, name string) meta.Attr {
+func create(t testing.TB, c *fuseclient.Client, dir meta.Ino, name string) meta.Attr {
 	t.Helper()
 	r := do[*meta.EntryResult](t, c, &meta.Make{Parent: dir, Name: name, Mode: meta.ModeRegular | 0o644})
 	return r.Attr
 }
 
-func read(t *testing.T, c *fuseclient.Client, ino meta.Ino, off uint64, n uint32) string {
+func read(t testing.TB, c *fuseclient.Client, ino meta.Ino, off uint64, n uint32) string {
 	t.Helper()
 	plan := do[*core.FilePlan](t, c, core.ReadFile{Ino: ino, Off: off, Len: n})
 	buf := make([]byte, n)

@@ -127,7 +127,10 @@ type Status struct {
 // errs.Refused (grant), errs.Unavailable (server away), errs.IO.
 type Store interface {
 	// Put returns nil once the block is on stable storage. Putting the same
-	// block again is a success. It keeps no reference to b.Data afterwards.
+	// block again is a success; a stored copy that turns out damaged is
+	// replaced. It keeps no reference to b.Data afterwards, except that a
+	// remote store may read it a little longer after errs.Canceled,
+	// errs.Timeout or errs.Unavailable: do not modify it then.
 	Put(ctx context.Context, g Grant, b Block) error
 	// Get returns length bytes at off, checked against the checksums of all
 	// strides touched. The caller owns the result.

@@ -13,6 +13,7 @@ import (
 	"hash/crc32"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
@@ -41,6 +42,8 @@ type Client struct {
 	small *grpc.ClientConn   // small calls never queue behind block data
 	bulk  []*grpc.ClientConn // taken in turn
 	turn  atomic.Uint32
+
+	closeOnce sync.Once
 }
 
 var _ chunk.Store = (*Client)(nil)
@@ -81,8 +84,15 @@ func Dial(cfg Config) (*Client, error) {
 // Addr is the address of the server.
 func (c *Client) Addr() string { return c.addr }
 
-// Close ends the connections; calls under way fail with errs.Unavailable.
+// Close ends the connections; calls under way fail with errs.Unavailable. A
+// second call does nothing.
 func (c *Client) Close() error {
+	var err error
+	c.closeOnce.Do(func() { err = c.close() })
+	return err
+}
+
+func (c *Client) close() error {
 	var all []error
 	for _, cc := range append([]*grpc.ClientConn{c.small}, c.bulk...) {
 		if cc != nil {

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -362,6 +361,6 @@ func testConcurrent(t *testing.T, s chunk.Store) {
 	}
 	wg.Wait()
 	if n := len(listAll(t, s, nil, 7)); n != workers/2*each/2 {
-		t.Error(fmt.Sprintf("%d blocks left, want %d", n, workers/2*each/2))
+		t.Errorf("%d blocks left, want %d", n, workers/2*each/2)
 	}
 }

@@ -166,6 +166,52 @@ func TestCompactionRaces(t *testing.T) {
 	}
 }
 
+// A put that finds, when its turn comes, what another one stored.
+func TestDuplicateInQueue(t *testing.T) {
+	s := mustOpen(t, smallConfig(disk.NewMem()))
+	b, fake := chunktest.Block(1, 1000), chunktest.Block(2, 1000)
+	fake.ID = b.ID
+	chunktest.MustPut(t, s, b)
+	end := s.active.end
+	same, other := putReq(b), putReq(fake)
+	pushTogether(s, []*request{same, other})
+	if err := <-same.done; err != nil {
+		t.Errorf("the same block: %v", err)
+	}
+	chunktest.WantKind(t, <-other.done, errs.Exist)
+	if s.active.end != end {
+		t.Error("a duplicate was written")
+	}
+}
+
+// A segment is not recycled under a reader.
+func TestPinnedSegment(t *testing.T) {
+	fs := disk.NewMem()
+	s := mustOpenOnce(t, smallConfig(fs))
+	b := chunktest.Block(1, 1000)
+	chunktest.MustPut(t, s, b)
+	s = reopen(t, s, fs) // seals
+	_, g, err := s.pin("test", b.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), chunktest.Grant(), []chunk.BlockID{b.ID}); err != nil {
+		t.Fatal(err)
+	}
+	maintainAll(t, s)
+	if s.segs[g.num] != g {
+		t.Error("recycled while pinned")
+	}
+	s.unpin(g)
+	maintainAll(t, s)
+	if s.segs[g.num] == g {
+		t.Error("not recycled after the pin went")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A withdrawn request is not done; one that was begun is waited for.
 func TestWithdraw(t *testing.T) {
 	r := putReq(chunktest.Block(1, 10))

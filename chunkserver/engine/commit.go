@@ -179,7 +179,7 @@ func (b *batch) reserve(size int64, entries int, put bool) (full bool, err error
 		b.seg = s.active
 		b.start = alignUp(b.seg.end, page)
 		b.end = b.start
-		b.out = writer{file: b.seg.file, off: b.start}
+		b.out = writer{file: b.seg.file, off: b.start, buf: s.outBuf[:0]}
 	} else if put {
 		if err := s.putsAllowed(); err != nil {
 			return false, err
@@ -207,6 +207,7 @@ func (b *batch) finish() {
 	var err error
 	if len(b.entries) > 0 {
 		err = b.out.flush(page)
+		b.s.outBuf = b.out.buf
 		if err == nil {
 			err = b.seg.file.Sync()
 		}

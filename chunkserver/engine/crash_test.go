@@ -19,7 +19,7 @@ import (
 
 var (
 	crashSeed = flag.Uint64("engine.seed", 1, "first seed of the crash tests")
-	crashRuns = flag.Int("engine.runs", 120, "cuts of the crash tests")
+	crashRuns = flag.Int("engine.runs", 80, "cuts of the crash tests")
 )
 
 var errPower = errors.New("power failed")

@@ -153,7 +153,7 @@ func TestCutStaysCut(t *testing.T) {
 	fs := disk.NewMem()
 	s := mustOpenOnce(t, smallConfig(fs))
 	chunktest.MustPut(t, s, chunktest.Block(0, 100))
-	lost, ghost := chunktest.Block(1, 100), chunktest.Block(2, 100)
+	lost, ghost := chunktest.Block(1, 2*page), chunktest.Block(2, 100) // the footer will not cover the ghost
 	pushed := []*request{putReq(lost), putReq(ghost)}
 	pushTogether(s, pushed)
 	for _, r := range pushed {
@@ -171,7 +171,7 @@ func TestCutStaysCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	// As if the first of the two records had not reached the disk.
-	if _, err := f.WriteAt(make([]byte, recordSize(100)), int64(at.at.off)*sector); err != nil {
+	if _, err := f.WriteAt(make([]byte, recordSize(2*page)), int64(at.at.off)*sector); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Close(); err != nil {
@@ -181,6 +181,7 @@ func TestCutStaysCut(t *testing.T) {
 	if n := s.index.Len(); n != 1 {
 		t.Fatalf("%d blocks after the cut, want 1", n)
 	}
+	chunktest.MustPut(t, s, chunktest.Block(3, 100)) // a second segment: the first was sealed
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -188,9 +189,54 @@ func TestCutStaysCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = mustOpen(t, smallConfig(torn))
-	if n := s.index.Len(); n != 1 {
-		t.Errorf("%d blocks after the footer was lost, want 1", n)
+	if n := s.index.Len(); n != 2 {
+		t.Errorf("%d blocks after the footer was lost, want 2", n)
 	}
+}
+
+// A segment that is not the last was sealed, so whatever fails in it is damage
+// and no torn tail, even in its last batch.
+func TestDamageBeforeLastSegment(t *testing.T) {
+	fs, blocks := filled(t, true)
+	s := mustOpenOnce(t, smallConfig(fs))
+	chunktest.MustPut(t, s, chunktest.Block(100, 10))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for _, off := range []int64{minSegment - page + 20, blockAt(9) + sector + 5} {
+		if err := fs.Corrupt("/store/seg-00000001", off, 1, rng); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = mustOpen(t, smallConfig(fs))
+	_, err := s.Get(t.Context(), chunktest.Grant(), blocks[9].ID, 0, 10)
+	chunktest.WantKind(t, err, errs.Corrupt)
+	chunktest.WantBlock(t, s, blocks[8])
+	if d := s.Damage(); len(d) != 1 || d[0].ID != blocks[9].ID {
+		t.Errorf("damage %+v", d)
+	}
+}
+
+// A write that the disk sent to the wrong place does not pass for the block
+// that should be there, though its checksums are right.
+func TestMisdirectedWrite(t *testing.T) {
+	fs, blocks := filled(t, true)
+	f, err := fs.OpenFile("/store/seg-00000001", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, page)
+	if err := readFull(f, b, blockAt(5)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(b, blockAt(4)); err != nil {
+		t.Fatal(err)
+	}
+	s := mustOpen(t, smallConfig(fs))
+	_, err = s.Get(t.Context(), chunktest.Grant(), blocks[4].ID, 0, 10)
+	chunktest.WantKind(t, err, errs.Corrupt)
+	chunktest.WantBlock(t, s, blocks[5])
 }
 
 // A store of a newer format is refused, whatever part tells.

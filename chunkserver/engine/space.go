@@ -65,20 +65,19 @@ func (s *Store) errNoSpace() error {
 // takeFree hands out a free segment, creating one if need be; for a put only
 // while the spares stay obtainable.
 func (s *Store) takeFree(put bool) (*segment, error) {
-	s.fillMu.Lock()
-	defer s.fillMu.Unlock()
-	n, free, err := s.space()
+	n, _, err := s.space()
 	if err != nil {
 		return nil, err
 	}
 	if put && n <= spareSegments || n == 0 {
 		return nil, s.errNoSpace()
 	}
-	if free > 0 {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		g := s.pool[len(s.pool)-1]
-		s.pool = s.pool[:len(s.pool)-1]
+	if g := s.popFree(); g != nil { // without waiting for a segment being filled
+		return g, nil
+	}
+	s.fillMu.Lock()
+	defer s.fillMu.Unlock()
+	if g := s.popFree(); g != nil { // filled while we waited
 		return g, nil
 	}
 	g, err := s.create()
@@ -86,6 +85,19 @@ func (s *Store) takeFree(put bool) (*segment, error) {
 		return nil, errors.Join(s.errNoSpace(), err)
 	}
 	return g, err
+}
+
+// popFree takes a free segment, or returns nil.
+func (s *Store) popFree() *segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := len(s.pool) - 1
+	if k < 0 {
+		return nil
+	}
+	g := s.pool[k]
+	s.pool = s.pool[:k]
+	return g
 }
 
 func (s *Store) giveFree(g *segment) {
@@ -149,9 +161,9 @@ func (s *Store) refill() error {
 
 // shrink removes one free segment. Caller holds fillMu.
 func (s *Store) shrink() error {
-	s.mu.Lock()
-	g := s.pool[0]
-	s.pool = s.pool[1:]
-	s.mu.Unlock()
+	g := s.popFree()
+	if g == nil {
+		return nil
+	}
 	return errors.Join(g.file.Close(), s.cfg.FS.Remove(g.path(s.cfg.Dir)), s.cfg.FS.SyncDir(s.cfg.Dir))
 }

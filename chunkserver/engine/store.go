@@ -30,6 +30,7 @@ type Store struct {
 	// Belongs to the committer goroutine.
 	active  *segment // nil until the first record
 	nextSeq uint64
+	outBuf  []byte // of the last batch, used again
 
 	mu      sync.RWMutex // rank 4, never held during I/O; guards everything below
 	index   *btree.BTreeG[item]

@@ -21,6 +21,7 @@ import (
 	"agentdrive/internal/rpc"
 	"agentdrive/internal/rpc/memnet"
 	"agentdrive/internal/rpc/rpcerr"
+	"agentdrive/internal/wire"
 )
 
 // serve puts a store on the network and returns its address.
@@ -54,7 +55,7 @@ func dial(t *testing.T, network rpc.Network, addr string) *chunkclient.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Close(); err != nil && !errors.Is(err, grpc.ErrClientConnClosing) {
+		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -71,7 +72,7 @@ func TestConformance(t *testing.T) {
 	})
 	t.Run("tcp and disk", func(t *testing.T) {
 		chunktest.Run(t, func(t *testing.T) chunk.Store {
-			s, err := engine.Open(engine.Config{FS: disk.OS{}, Dir: t.TempDir(), Cluster: chunktest.Cluster, Server: 1, SegmentBytes: 16 << 20, Reserve: -1})
+			s, err := engine.Open(engine.Config{FS: disk.OS{}, Dir: t.TempDir(), Cluster: chunktest.Cluster, Server: 1, SegmentBytes: 8 << 20, Reserve: -1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -190,6 +191,46 @@ func TestPull(t *testing.T) {
 	if err != nil || !errs.Is(results[0].Err, errs.Unavailable) {
 		t.Errorf("a source that is away: %v, %v", results, err)
 	}
+}
+
+// What the network changed is noticed on arrival.
+func TestDamagedReply(t *testing.T) {
+	n := memnet.New()
+	lis, err := n.Host("c1").Listen("c1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := func(header wire.Message, payload string) grpc.MethodHandler {
+		return func(_ any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			return chunkrpc.NewMessage(header, []byte(payload)), dec(&chunkrpc.Message{})
+		}
+	}
+	gs := grpc.NewServer(rpc.ServerOptions()...)
+	gs.RegisterService(&grpc.ServiceDesc{ServiceName: chunkrpc.Service, HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{
+		{MethodName: chunkrpc.Get, Handler: reply(&chunkrpc.GetReply{Sum: 1}, "data")},
+		{MethodName: chunkrpc.Fetch, Handler: reply(&chunkrpc.FetchReply{Sums: []uint32{1}}, "data")},
+		{MethodName: chunkrpc.Has, Handler: reply(&chunkrpc.HasReply{}, "")},
+		{MethodName: chunkrpc.Pull, Handler: reply(&chunkrpc.PullReply{}, "")},
+	}}, nil)
+	ended := make(chan error, 1)
+	go func() { ended <- gs.Serve(lis) }()
+	t.Cleanup(func() {
+		gs.Stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	c, g, id := dial(t, n.Host("m1"), lis.Addr().String()), chunktest.Grant(), chunk.BlockID{1}
+	_, err = c.Get(t.Context(), g, id, 0, 4)
+	chunktest.WantKind(t, err, errs.Corrupt)
+	_, err = c.Get(t.Context(), g, id, 0, 5)
+	chunktest.WantKind(t, err, errs.Corrupt)
+	_, err = c.Fetch(t.Context(), g, id)
+	chunktest.WantKind(t, err, errs.Corrupt)
+	_, err = c.Has(t.Context(), g, []chunk.BlockID{id})
+	chunktest.WantKind(t, err, errs.Corrupt)
+	_, err = c.Pull(t.Context(), g, "c2:1", []chunk.BlockID{id})
+	chunktest.WantKind(t, err, errs.Corrupt)
 }
 
 // A refused connection is Unavailable at once and names the peer; so is a

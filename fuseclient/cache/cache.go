@@ -53,18 +53,40 @@ func New(max int64) *Cache {
 }
 
 // Read fills dst with the bytes at off of a block of blockLen bytes, all of
-// which must lie inside it.
+// which must lie inside it. Pages that are missing are fetched at once.
 func (c *Cache) Read(ctx context.Context, id chunk.BlockID, blockLen, off uint32, dst []byte, fetch Fetch) error {
+	if len(dst) == 0 {
+		return nil
+	}
+	var wg sync.WaitGroup
+	var once sync.Once
+	var failed error
 	for len(dst) > 0 {
 		index := off / PageSize
-		data, err := c.page(ctx, pageKey{id, index}, min(PageSize, blockLen-index*PageSize), fetch)
-		if err != nil {
-			return err
+		at := off - index*PageSize
+		n := min(len(dst), int(PageSize-at))
+		part := dst[:n]
+		read := func() {
+			data, err := c.page(ctx, pageKey{id, index}, min(PageSize, blockLen-index*PageSize), fetch)
+			if err != nil {
+				once.Do(func() { failed = err })
+				return
+			}
+			copy(part, data[at:])
 		}
-		n := copy(dst, data[off-index*PageSize:])
 		dst, off = dst[n:], off+uint32(n)
+		if len(dst) == 0 {
+			read() // the last one needs no goroutine of its own
+			break
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			read()
+		}()
 	}
-	return nil
+	wg.Wait()
+	return failed
 }
 
 // page returns a page, read-only.

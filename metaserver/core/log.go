@@ -8,8 +8,12 @@ import (
 	"agentdrive/metaserver/state"
 )
 
-// maxItems bounds an entry's items; session ids count on at most 4,096.
-const maxItems = 1024
+// Bounds of an entry: its items (session ids count on at most 4,096), and the
+// estimated bytes of one of them, which leave room for the estimate's error.
+const (
+	maxItems = 1024
+	maxItem  = meta.MaxEntry * 3 / 4
+)
 
 func (s *Server) enqueue(q queued) { s.queue = append(s.queue, q) }
 
@@ -74,10 +78,18 @@ func opSize(op meta.Op) int {
 		return 64 + len(op.Name) + len(op.Value)
 	case *meta.Rename:
 		return 64 + len(op.OldName) + len(op.NewName)
+	case *meta.Link:
+		return 64 + len(op.Name)
+	case *meta.Unlink:
+		return 64 + len(op.Name)
+	case *meta.Rmdir:
+		return 64 + len(op.Name)
+	case *meta.RemoveXattr:
+		return 64 + len(op.Name)
 	case *meta.LateAck:
 		return 16 + 24*len(op.Copies)
 	}
-	return 384
+	return 128
 }
 
 // onApplied finishes the items of an entry, in log order.

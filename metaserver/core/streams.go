@@ -16,6 +16,10 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 	}
 	switch f := f.(type) {
 	case *meta.Open:
+		if len(f.Capability.Path) > meta.MaxPath || len(f.Client.Dir) > meta.MaxPath || len(f.Client.Host) > meta.MaxPath || len(f.Capability.Token) > meta.MaxPath {
+			s.evict(st, errs.E("session.open", errs.NameTooLong, "a path or name in the request is too long", nil))
+			return
+		}
 		if s.greet(st) {
 			s.enqueue(queued{item: state.Item{Internal: &state.OpenSession{Open: *f}}, stream: st})
 		}
@@ -40,7 +44,7 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 	case *meta.OpFrame:
 		s.onOp(st, se, f)
 	case *meta.Log:
-		s.enqueue(queued{replies: true, item: state.Item{Session: se.ID, Epoch: se.Epoch, First: f.First, Ops: f.Ops}})
+		s.onLog(st, se, f)
 	case *meta.Renew:
 		s.confirm(confirmable{stream: st, renew: f})
 	case *meta.Reclaim:
@@ -82,11 +86,27 @@ func (s *Server) onOp(st *stream, se *session, f *meta.OpFrame) {
 		s.evict(st, protocolError("more operations in flight than the window allows"))
 		return
 	}
+	item := state.Item{Session: se.ID, Epoch: se.Epoch, ID: f.ID, After: f.After, Op: f.Op}
+	if itemSize(&item) > maxItem {
+		s.evict(st, tooLarge())
+		return
+	}
+	item.Acked, se.acked = se.acked, nil
 	se.inFlight[f.ID] = true
-	s.enqueue(queued{replies: true, item: state.Item{
-		Session: se.ID, Epoch: se.Epoch, ID: f.ID, After: f.After, Acked: se.acked, Op: f.Op,
-	}})
-	se.acked = nil
+	s.enqueue(queued{replies: true, item: item})
+}
+
+func (s *Server) onLog(st *stream, se *session, f *meta.Log) {
+	item := state.Item{Session: se.ID, Epoch: se.Epoch, First: f.First, Ops: f.Ops}
+	if itemSize(&item) > maxItem {
+		s.evict(st, tooLarge())
+		return
+	}
+	s.enqueue(queued{replies: true, item: item})
+}
+
+func tooLarge() error {
+	return protocolError("an operation is larger than an entry of the log can carry")
 }
 
 // onAcked takes acknowledgements. They travel into the log with the next

@@ -23,7 +23,7 @@ func DecodeBatch(b []byte) ([]Frame, error) {
 	var list []Frame
 	for off := 0; off < len(b); {
 		n, w := binary.Uvarint(b[off:])
-		if w <= 0 || n > uint64(len(b)-off-w) {
+		if w <= 0 || (w > 1 && b[off+w-1] == 0) || n > uint64(len(b)-off-w) {
 			return nil, errs.E("frames.decode", errs.Corrupt, fmt.Sprintf("bad frame length at byte %d", off), nil)
 		}
 		f, err := DecodeFrame(b[off+w : off+w+int(n)])

@@ -106,7 +106,7 @@ func (g *gen) op() (op Op) {
 		if g.r.IntN(2) == 0 {
 			op.Owner = 1000 + g.r.IntN(3)
 		}
-		if g.r.IntN(2) == 0 {
+		if op.Owner < 0 || g.r.IntN(2) == 0 {
 			op.Group = 100 + g.r.IntN(2)
 		}
 	case Utimes:

@@ -183,6 +183,9 @@ func (fs *FS) create(op *metatest.Op) metatest.Outcome {
 	f := &file{parent: dir}
 	f.st = metatest.Stat{Nlink: 1, UID: op.UID, GID: op.GID, Mode: op.Mode & 0o7777,
 		Atime: op.Now, Mtime: op.Now, Ctime: op.Now}
+	if op.Kind == metatest.Mkdir {
+		f.st.Mode &= 0o1777
+	}
 	if dir.st.Mode&0o2000 != 0 {
 		f.st.GID = dir.st.GID
 		if op.Kind == metatest.Mkdir {
@@ -318,6 +321,9 @@ func (fs *FS) rename(op *metatest.Op) metatest.Outcome {
 	}
 	f, over := from.entries[a], to.entries[b]
 	noReplace, exchange := op.Flags == 1, op.Flags == 2
+	if op.Flags > 2 {
+		return fail(syscall.EINVAL)
+	}
 	switch {
 	case f == nil:
 		return fail(syscall.ENOENT)

@@ -151,3 +151,43 @@ func TestInlineMerge(t *testing.T) {
 	}
 	w.check()
 }
+
+// TestPunch overwrites more extents than one operation may cut, with records
+// that end where old ones end, and works the debt off one byte at a time.
+func TestPunch(t *testing.T) {
+	w := newWorld(t)
+	w.space.cut = 2
+	f := w.make(meta.RootIno, "f", file).Ino
+	old, fresh := chunk.BlockID{1}, chunk.BlockID{2}
+	blocks := func(id chunk.BlockID) []meta.NewBlock {
+		return []meta.NewBlock{{ID: id, Len: 4096, Acked: []chunk.ServerID{1}}}
+	}
+	w.do(&meta.Write{Ino: f, Extents: []meta.Extent{blockExtent(old, 0, 0, 1)}, Blocks: blocks(old)})
+	for i := range uint32(40) { // one byte each
+		w.do(&meta.Write{Ino: f, Extents: []meta.Extent{blockExtent(old, uint64(i), i, 1)}})
+	}
+	w.do(&meta.Write{Ino: f, Blocks: blocks(fresh),
+		Extents: []meta.Extent{blockExtent(fresh, 5, 100, 10), blockExtent(fresh, 15, 200, 15)}})
+	w.check()
+	w.refuse(errs.Again, &meta.SetAttr{Ino: f, Set: meta.SetSize, Size: 20 - 14})
+	m := w.do(&meta.ReadMap{Ino: f, Off: 5, Len: 25}).(*meta.MapResult)
+	if len(m.Extents) != 2 || m.Extents[0].BlockOff != 100 || m.Extents[1].BlockOff != 200 {
+		t.Errorf("map %+v", m)
+	}
+	if steps := w.reclaim(1); steps < 20 {
+		t.Errorf("%d steps", steps)
+	}
+	w.check()
+	if a := w.attr(f); a.Bytes != 40 || a.Size != 40 {
+		t.Errorf("attributes %+v", a)
+	}
+	if rec, _, err := Block(w.tx, old); rec.Live != 15 || err != nil {
+		t.Errorf("%d live bytes, %v", rec.Live, err)
+	}
+	w.do(&meta.SetAttr{Ino: f, Set: meta.SetSize, Size: 6})
+	w.reclaim(1)
+	w.check()
+	if a := w.attr(f); a.Bytes != 6 {
+		t.Errorf("attributes %+v", a)
+	}
+}

@@ -135,6 +135,9 @@ func (c *checker) orphans() error {
 		if o.Resolved != (len(o.Pins) > 0) {
 			c.problem("orphan %d: resolved %v with %d pins", ino, o.Resolved, len(o.Pins))
 		}
+		if _, ok, err := c.v.Get(c.unresolvedKey(ino)); err != nil || ok == o.Resolved {
+			c.problem("orphan %d: resolved %v, on the list of unresolved ones %v", ino, o.Resolved, ok)
+		}
 		for _, session := range o.Pins {
 			if _, ok, err := c.v.Get(c.pinKey(session, ino)); err != nil || !ok {
 				c.problem("orphan %d: no index record for session %d", ino, session)

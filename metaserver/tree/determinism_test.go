@@ -18,10 +18,16 @@ import (
 // helperVar makes the test binary apply a log and print its hash.
 const helperVar = "TREE_DETERMINISM_HELPER"
 
-const (
-	detSeeds  = 400
-	detLength = 450 // 400 x 450 random operations, each one or more entries
-)
+// detSeeds sequences of detLength random operations make the log; with the
+// race detector fewer do, there they are slow.
+func detSeeds() uint64 {
+	if raceBuild {
+		return 25
+	}
+	return 400
+}
+
+const detLength = 450
 
 // recorder hashes every result of a backend and counts mutations by kind.
 type recorder struct {
@@ -49,7 +55,7 @@ func (r *recorder) Do(op meta.Op, now int64) (meta.Result, error) {
 // applyLog applies the whole log, and hashes results and final keys.
 func applyLog(t testing.TB) (hash string, mutations int) {
 	r := &recorder{kinds: map[meta.OpKind]int{}}
-	for seed := range uint64(detSeeds) {
+	for seed := range detSeeds() {
 		r.backend = newBackend(t, []int{0, 5}[seed%2])
 		r.client = metatest.NewClient(r, meta.RootIno, seed)
 		for _, op := range metatest.Gen(seed, detLength, metatest.Config{Root: seed%3 == 0, MaxFile: 64 << 10}) {
@@ -121,7 +127,7 @@ func TestDeterminism(t *testing.T) {
 	}
 	var hash string
 	var n int
-	if _, err := fmt.Sscanf(lines[0], "hash=%s mutations=%d", &hash, &n); err != nil || n < minMutations {
+	if _, err := fmt.Sscanf(lines[0], "hash=%s mutations=%d", &hash, &n); err != nil || n < minMutations && !raceBuild {
 		t.Errorf("%q: want at least %d mutations", lines[0], minMutations)
 	}
 	if lines[0] != lines[1] {

@@ -62,7 +62,9 @@ func checkMake(x *meta.Make) (uint32, error) {
 			}
 		}
 		return meta.ModeSymlink | 0o777, nil
-	case meta.ModeDir, meta.ModeRegular, meta.ModeFIFO, meta.ModeSocket, meta.ModeChar, meta.ModeBlock:
+	case meta.ModeDir: // mkdir(2) takes no set-id bits; setgid is inherited
+		return mode &^ (meta.ModeSetuid | meta.ModeSetgid), nil
+	case meta.ModeRegular, meta.ModeFIFO, meta.ModeSocket, meta.ModeChar, meta.ModeBlock:
 		return mode, nil
 	}
 	return 0, fail("tree.make", errs.Invalid, "file type %o", mode&meta.ModeType)

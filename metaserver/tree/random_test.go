@@ -179,8 +179,8 @@ func TestRandom(t *testing.T) {
 		return
 	}
 	seeds := uint64(150)
-	if testing.Short() {
-		seeds = 8
+	if testing.Short() || raceBuild {
+		seeds = 24
 	}
 	for seed := range seeds {
 		cut := []int{0, 3, 17}[seed%3]

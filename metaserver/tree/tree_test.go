@@ -111,14 +111,16 @@ func TestLocality(t *testing.T) {
 	if second := w.make(d, "b", file).Ino; second != first+1 || first>>meta.SlotBits == d>>meta.SlotBits {
 		t.Errorf("children %x and %x of %x", first, second, d)
 	}
+	e := w.make(meta.RootIno, "e", dir).Ino // takes the group behind
+	w.make(e, "a", file)
 	n, err := w.space.inode(w.tx, d)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.NextSlot = 1 << meta.SlotBits
 	w.tx.Set(w.space.inodeKey(d), encode(n))
-	if third := w.make(d, "c", file).Ino; third>>meta.SlotBits == first>>meta.SlotBits {
-		t.Errorf("%x was born in a full group", third)
+	if third := w.make(d, "c", file).Ino; third>>meta.SlotBits <= first>>meta.SlotBits+1 || third&(1<<meta.SlotBits-1) != 0 {
+		t.Errorf("%x was born in a full group, or in that of another directory", third)
 	}
 	w.check()
 }

@@ -14,7 +14,8 @@
 // an ordinary call with back-off, succeeds; so a member that is gone costs
 // nothing while enough others live.
 //
-// Lock: tracker.mu is the only one, a leaf, never held during calls.
+// Locks: tracker.mu and Writer.mu, both leaves, never held during calls or
+// callbacks.
 package blockio
 
 import (

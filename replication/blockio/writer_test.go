@@ -123,6 +123,27 @@ func TestOneGone(t *testing.T) {
 	})
 }
 
+// One probe at a time; once it succeeds the member gets everything.
+func TestProbe(t *testing.T) {
+	writing(t, WriterConfig{}, func(t *testing.T, w *Writer, c cluster, r *record) {
+		c.node(3).set(func(n *node) { n.err = down() })
+		mustPut(t, w, chunktest.Block(0, 10))
+		synctest.Wait()
+		c.node(3).set(func(n *node) { n.err, n.delay = nil, time.Second })
+		time.Sleep(time.Second)
+		for round, want := range []int{2, 2 + 10} { // the failure, the probe; then all
+			for i := range uint64(10) {
+				mustPut(t, w, chunktest.Block(uint64(round+1)*100+i, 10))
+			}
+			synctest.Wait()
+			if n := c.node(3).called(); n != want {
+				t.Errorf("round %d: %d calls, want %d", round, n, want)
+			}
+			time.Sleep(2 * time.Second)
+		}
+	})
+}
+
 // With two of three gone a write waits, says so, and ends when one returns.
 func TestTwoGone(t *testing.T) {
 	writing(t, WriterConfig{}, func(t *testing.T, w *Writer, c cluster, r *record) {

@@ -71,6 +71,7 @@ func crashWriter(dir string) error {
 // acknowledged, and at most what was in flight: an entry applied twice would
 // show as well.
 func TestKillLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
 	const seed = 3
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -148,6 +149,7 @@ func withSnapshot(t *testing.T) (dir string, last uint64) {
 }
 
 func TestPowerCutReplaysUpToTheMarker(t *testing.T) {
+	t.Parallel()
 	dir, _ := withSnapshot(t)
 	g := openSingle(t, dir)
 	if n := counter(t, g, "k"); n != 100 {
@@ -183,6 +185,7 @@ func theSegment(t *testing.T, dir string) string {
 // TestDamageIsNamedAndRefused damages a member in many ways. It must not
 // start, and must say what is damaged and what to do.
 func TestDamageIsNamedAndRefused(t *testing.T) {
+	t.Parallel()
 	base, _ := withSnapshot(t)
 	for name, c := range map[string]struct {
 		damage func(t *testing.T, dir string)
@@ -239,6 +242,7 @@ func TestDamageIsNamedAndRefused(t *testing.T) {
 // TestStateAheadOfTheLogIsRefused: a state that is durable beyond the log
 // means that acknowledged entries are gone.
 func TestStateAheadOfTheLogIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cfg, _ := singleConfig(dir)
 	cfg.Tuning.SnapshotEvery = 1 << 20 // no marker
@@ -261,6 +265,7 @@ func TestStateAheadOfTheLogIsRefused(t *testing.T) {
 // TestReceivedSnapshotSurvivesACrash stops a follower between the receipt of
 // a snapshot and its restore.
 func TestReceivedSnapshotSurvivesACrash(t *testing.T) {
+	t.Parallel()
 	src := openSingle(t, t.TempDir())
 	for range 50 {
 		mustPropose(t, src, "add k")

@@ -209,6 +209,7 @@ func (f *crashFile) Close() error { return nil }
 // times in a row for each seed, with unsynced sectors lost and kept at
 // random, and the state back at what it was at the start.
 func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
 	for seed := uint64(1); seed <= 5; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 9))

@@ -26,7 +26,8 @@
 //
 // # Goroutines and locks
 //
-// Locks, in order: confirmer.mu, leadership.mu, snapStore.mu, appliedWait.mu.
-// None is held across I/O except snapStore.mu (files of snap/), and none
-// while calling the Applier, which runs on Raft's own goroutine.
+// Locks: confirmer.mu, leadership.mu, snapStore.mu, appliedWait.mu,
+// pending.mu. None is held while taking another, none across I/O except
+// snapStore.mu (files of snap/), and none while calling the Applier, which
+// runs on Raft's own goroutine.
 package consensus

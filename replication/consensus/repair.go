@@ -28,11 +28,14 @@ const (
 )
 
 // tailRepair is raft-wal's metadata, looked through once before the log
-// opens. It does three things that raft-wal 0.4.0 does not:
+// opens. It does four things that raft-wal 0.4.0 does not:
 //
 //   - A crash after the append that filled a segment and before the segment
 //     was recorded as sealed leaves a tail that refuses every append for ever.
 //     The rotation is finished here.
+//   - Cutting conflicting entries off the tail seals the segment without its
+//     index; after the next start none of its entries can be read. The index
+//     is written here.
 //   - Left-overs of a torn append are zeroed, so that no later recovery takes
 //     them for frames (a torn index frame would also mark the tail sealed).
 //   - raft-wal takes the first unreadable frame for the end of the log, which
@@ -51,59 +54,145 @@ func (m *tailRepair) Load(dir string) (types.PersistentState, error) {
 	if err != nil || len(state.Segments) == 0 {
 		return state, err
 	}
+	changed := false
+	for i := range state.Segments {
+		seg := &state.Segments[i]
+		if seg.SealTime.IsZero() || seg.IndexStart != 0 {
+			continue
+		}
+		if err := m.index(dir, seg); err != nil {
+			return state, err
+		}
+		changed = true
+	}
 	tail := &state.Segments[len(state.Segments)-1]
-	if !tail.SealTime.IsZero() {
+	if tail.SealTime.IsZero() {
+		t, err := m.repair(dir, tail)
+		if err != nil {
+			return state, err
+		}
+		if t.indexStart != 0 {
+			m.rotate(&state, t)
+			changed = true
+		}
+	}
+	if !changed {
 		return state, nil
 	}
-	t, err := m.repair(dir, segment.FileName(*tail))
-	if err != nil || t.indexStart == 0 {
-		return state, err
-	}
+	return state, m.CommitState(state)
+}
+
+// rotate records the tail as sealed and a new one, which raft-wal will find
+// missing and make.
+func (m *tailRepair) rotate(state *types.PersistentState, t segTail) {
 	now := time.Now()
+	tail := &state.Segments[len(state.Segments)-1]
 	tail.SealTime, tail.IndexStart = now, uint64(t.indexStart)
 	tail.MaxIndex = tail.BaseIndex + t.entries - 1
-	next := types.SegmentInfo{
+	m.log.Info("finishing the rotation of a log segment that a crash interrupted", "last entry", tail.MaxIndex)
+	state.Segments = append(state.Segments, types.SegmentInfo{
 		ID: state.NextSegmentID, BaseIndex: tail.MaxIndex + 1, MinIndex: tail.MaxIndex + 1,
 		Codec: tail.Codec, SizeLimit: tail.SizeLimit, CreateTime: now,
-	}
-	m.log.Info("finishing the rotation of a log segment that a crash interrupted", "entries to", tail.MaxIndex)
-	state.Segments = append(state.Segments, next)
+	})
 	state.NextSegmentID++
-	return state, m.CommitState(state) // raft-wal makes the missing file
 }
 
 // repair looks through the tail segment and zeroes what a torn append left.
-func (m *tailRepair) repair(dir, name string) (segTail, error) {
-	f, err := m.vfs.OpenWriter(dir, name)
+func (m *tailRepair) repair(dir string, seg *types.SegmentInfo) (t segTail, err error) {
+	f, data, err := m.read(dir, seg)
 	if errors.Is(err, os.ErrNotExist) {
 		return segTail{}, nil // crashed before it was made: raft-wal makes it
 	}
 	if err != nil {
-		return segTail{}, errs.E("consensus.log", errs.IO, "open "+name, err)
+		return segTail{}, err
 	}
-	data, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
-	if err != nil {
-		return segTail{}, errors.Join(errs.E("consensus.log", errs.IO, "read "+name, err), f.Close())
-	}
-	t, bad := scanTail(data)
-	if bad >= 0 {
-		return segTail{}, errors.Join(errs.E("consensus.log", errs.Corrupt,
-			fmt.Sprintf("file %s is damaged at byte %d: whole entries follow", name, bad), nil).WithHint(store.HintRebuild), f.Close())
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if t, err = scanChecked(segment.FileName(*seg), data); err != nil {
+		return t, err
 	}
 	end := len(data)
 	for end > t.end && data[end-1] == 0 {
 		end--
 	}
-	if end > t.end {
-		m.log.Info("clearing an append that a crash tore", "file", name, "from", t.end, "to", end)
-		if _, err := f.WriteAt(make([]byte, end-t.end), int64(t.end)); err != nil {
-			return segTail{}, errors.Join(errs.E("consensus.log", errs.IO, "clear torn append", err), f.Close())
-		}
-		if err := f.Sync(); err != nil {
-			return segTail{}, errors.Join(errs.E("consensus.log", errs.IO, "clear torn append", err), f.Close())
-		}
+	if end == t.end {
+		return t, nil
 	}
-	return t, f.Close()
+	m.log.Info("clearing an append that a crash tore", "file", segment.FileName(*seg), "from", t.end, "to", end)
+	return t, writeSynced(f, make([]byte, end-t.end), int64(t.end))
+}
+
+// index gives a segment that was sealed by a cut of its tail the index that
+// raft-wal looks entries up in: their offsets, 4 bytes little endian each.
+func (m *tailRepair) index(dir string, seg *types.SegmentInfo) (err error) {
+	name := segment.FileName(*seg)
+	f, data, err := m.read(dir, seg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	t, err := scanChecked(name, data)
+	if err != nil {
+		return err
+	}
+	if t.entries < seg.MaxIndex-seg.BaseIndex+1 {
+		return errs.E("consensus.log", errs.Corrupt, fmt.Sprintf("file %s ends at byte %d with %d entries, it must have those from %d to %d",
+			name, t.end, t.entries, seg.BaseIndex, seg.MaxIndex), nil).WithHint(store.HintRebuild)
+	}
+	if t.indexStart != 0 {
+		seg.IndexStart = uint64(t.indexStart)
+		return nil
+	}
+	m.log.Info("writing the index of a log segment whose tail was cut", "file", name, "last entry", seg.MaxIndex)
+	seg.IndexStart = uint64(t.end)
+	return writeSynced(f, entryOffsets(data[:t.end]), int64(t.end))
+}
+
+func (m *tailRepair) read(dir string, seg *types.SegmentInfo) (types.WritableFile, []byte, error) {
+	name := segment.FileName(*seg)
+	f, err := m.vfs.OpenWriter(dir, name)
+	if err != nil {
+		return nil, nil, errs.E("consensus.log", errs.IO, "open "+name, err)
+	}
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
+	if err != nil {
+		return nil, nil, errors.Join(errs.E("consensus.log", errs.IO, "read "+name, err), f.Close())
+	}
+	return f, data, nil
+}
+
+func writeSynced(f types.WritableFile, p []byte, off int64) error {
+	if _, err := f.WriteAt(p, off); err != nil {
+		return errs.E("consensus.log", errs.IO, "repair", err)
+	}
+	if err := f.Sync(); err != nil {
+		return errs.E("consensus.log", errs.IO, "repair", err)
+	}
+	return nil
+}
+
+func scanChecked(name string, data []byte) (segTail, error) {
+	t, bad := scanTail(data)
+	if bad >= 0 {
+		return t, errs.E("consensus.log", errs.Corrupt,
+			fmt.Sprintf("file %s is damaged at byte %d: whole entries follow", name, bad), nil).WithHint(store.HintRebuild)
+	}
+	return t, nil
+}
+
+// entryOffsets lists the offsets of the entry frames of whole appends.
+func entryOffsets(data []byte) []byte {
+	var out []byte
+	for off := segHeaderLen; off+segFrameHeader <= len(data); {
+		n := 0
+		if data[off] != segment.FrameCommit {
+			n = int(binary.LittleEndian.Uint32(data[off+4:]))
+		}
+		if data[off] == segment.FrameEntry {
+			out = binary.LittleEndian.AppendUint32(out, uint32(off))
+		}
+		off += segFrameHeader + (n+7)&^7
+	}
+	return out
 }
 
 // segTail is what a segment holds.

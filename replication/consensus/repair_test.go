@@ -164,6 +164,40 @@ func TestInterruptedRotation(t *testing.T) {
 	}
 }
 
+// TestRestartAfterConflict: raft-wal alone cannot read a segment again whose
+// tail was cut.
+func TestRestartAfterConflict(t *testing.T) {
+	durable := fixedDurable(0)
+	cfg := Config{Log: quiet(), Tuning: fastTuning()}
+	never := func(err error) { t.Error(err) }
+	vfs := newCrashVFS()
+	dir := t.TempDir()
+	last, term := uint64(0), uint64(1)
+	for round := range 4 {
+		l, err := openLog(dir, logSeams{vfs, vfs}, &durable, never, &cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.check(1, last); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		for i := uint64(1); i <= 10; i++ {
+			if err := l.StoreLog(&raft.Log{Index: last + i, Term: term, Data: []byte("entry")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last += 10
+		if err := l.DeleteRange(last-4, last); err != nil {
+			t.Fatal(err)
+		}
+		last -= 5
+		term++
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDamageInsideTheTailIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	durable := fixedDurable(0)

@@ -89,7 +89,7 @@ func TestKillKeepsExactPrefix(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
 	model := newCrashModel()
-	for round := range 6 {
+	for round := range 3 {
 		last, durable := runAndKill(t, dir, 20+r.IntN(120))
 		s, err := Open(testOptions(dir))
 		if err != nil {
@@ -267,7 +267,9 @@ func TestHalfOfASplitCommitStaysInvisible(t *testing.T) {
 	}
 	for i := uint64(11); i <= 40; i++ {
 		apply(t, s2, i)
-		model.check(t, s2)
+		if i < 20 || i == 40 { // around the half commit, and in the end
+			model.check(t, s2)
+		}
 	}
 	for i := uint64(41); s2.gen.maxVersion() <= 17; i++ {
 		apply(t, s2, i)

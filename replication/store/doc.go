@@ -25,6 +25,6 @@
 // # Locks, in order
 //
 //	Store.writer  one transaction or Restore; held across I/O
-//	Store.durable computing the durable index; held across an fsync
+//	Store.durableMu computing the durable index; held across an fsync
 //	Store.mu      fields of Store and the count of open views; never across I/O
 package store

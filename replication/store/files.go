@@ -53,6 +53,12 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// unlockDir gives the lock back. A child process that is just being started
+// shares the open file for a moment, so closing alone would not end the lock.
+func unlockDir(f *os.File) error {
+	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+}
+
 // readCurrent returns the live generation, 0 if the store is new.
 func readCurrent(dir string) (uint64, error) {
 	name := filepath.Join(dir, currentName)

@@ -78,6 +78,7 @@ func badgerOptions(o Options, dir string) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithLogger(badgerLog{o.Log.With("dir", dir)}).
 		WithMetricsEnabled(false).
+		WithBypassLockGuard(true). // LOCK guards all generations
 		WithSyncWrites(false).
 		WithDetectConflicts(false).
 		WithNumVersionsToKeep(1).

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -106,7 +107,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, lock: lock, views: map[uint64]int{}}
 	if err := s.openCurrent(); err != nil {
-		return nil, closing(err, lock)
+		return nil, errors.Join(err, unlockDir(lock))
 	}
 	return s, nil
 }
@@ -286,7 +287,7 @@ func (s *Store) Close() error {
 	<-g.idle
 	s.bg.Wait()
 	err := g.close()
-	if cerr := s.lock.Close(); err == nil && cerr != nil {
+	if cerr := unlockDir(s.lock); err == nil && cerr != nil {
 		err = errs.E("store.close", errs.IO, "LOCK", cerr)
 	}
 	return err

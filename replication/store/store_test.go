@@ -87,7 +87,7 @@ func TestAgainstModel(t *testing.T) {
 	}
 	defer func() { _ = s.Close() }()
 	model := map[string]string{}
-	for index := uint64(1); index <= 300; index++ {
+	for index := uint64(1); index <= 150; index++ {
 		tx, err := s.Begin()
 		if err != nil {
 			t.Fatal(err)
@@ -116,7 +116,7 @@ func TestAgainstModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		model = next
-		if index%97 == 0 {
+		if index%47 == 0 {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
