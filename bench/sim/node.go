@@ -39,7 +39,6 @@ type node struct {
 	machine    state.Machine
 	mem        *kv.Mem
 	applied    uint64
-	applyAt    int64 // no entry is applied before
 	applying   bool
 	waiters    []waiter
 	reign      *reign // in which the replica takes itself for the leader
