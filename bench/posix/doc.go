@@ -8,8 +8,8 @@
 //
 // The environment shapes a run:
 //
-//	AGENTDRIVE_POSIX_SEEDS  random sequences for each comparison; default 8
-//	AGENTDRIVE_POSIX_SEED   the only seed to run, as a failure prints it
-//	AGENTDRIVE_POSIX_KEEP   any value: data and logs of the real cluster are
+//	POSIX_SEEDS  random sequences for each comparison; default 8
+//	POSIX_SEED   the only seed to run, as a failure prints it
+//	POSIX_KEEP   any value: data and logs of the real cluster are
 //	                        kept, and their directory is printed
 package posix

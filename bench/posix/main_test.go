@@ -17,12 +17,12 @@ import (
 )
 
 // roleEnv makes this binary, started again, something else than the tests.
-const roleEnv = "AGENTDRIVE_POSIX_ROLE"
+const roleEnv = "POSIX_ROLE"
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
 	case "janitor":
-		janitor(os.Getenv("AGENTDRIVE_POSIX_DIR"))
+		janitor(os.Getenv("POSIX_DIR"))
 		return
 	case "child":
 		os.Exit(child())
@@ -45,7 +45,7 @@ func startJanitor(dir string) (*exec.Cmd, io.Closer, error) {
 		return nil, nil, err
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), roleEnv+"=janitor", "AGENTDRIVE_POSIX_DIR="+dir)
+	cmd.Env = append(os.Environ(), roleEnv+"=janitor", "POSIX_DIR="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt of the tests is not one of it
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -69,7 +69,7 @@ func janitor(dir string) {
 		stop.Stop()
 	}
 	signalAll(dir, unix.SIGKILL)
-	if os.Getenv("AGENTDRIVE_POSIX_KEEP") == "" {
+	if os.Getenv("POSIX_KEEP") == "" {
 		os.RemoveAll(dir)
 	}
 }

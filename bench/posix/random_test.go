@@ -21,10 +21,10 @@ type pair func(t *testing.T) (a, b metatest.Target, done func())
 // printed with the command that repeats it.
 func compare(t *testing.T, cfg metatest.Config, fresh pair) {
 	first, n := uint64(0), uint64(8)
-	if s := os.Getenv("AGENTDRIVE_POSIX_SEEDS"); s != "" {
+	if s := os.Getenv("POSIX_SEEDS"); s != "" {
 		n = number(t, s)
 	}
-	if s := os.Getenv("AGENTDRIVE_POSIX_SEED"); s != "" {
+	if s := os.Getenv("POSIX_SEED"); s != "" {
 		first, n = number(t, s), 1
 	}
 	once := func(ops []metatest.Op) string {
@@ -41,7 +41,7 @@ func compare(t *testing.T, cfg metatest.Config, fresh pair) {
 			continue
 		}
 		small := metatest.Shrink(ops, func(ops []metatest.Op) bool { return once(ops) != "" })
-		t.Fatalf("seed %d: %s\nshrunk:\n%s%s\nreplay: AGENTDRIVE_POSIX_SEED=%d go test ./bench/posix -run '^%s$'",
+		t.Fatalf("seed %d: %s\nshrunk:\n%s%s\nreplay: POSIX_SEED=%d go test ./bench/posix -run '^%s$'",
 			seed, d, metatest.Format(small), once(small), seed, t.Name())
 	}
 }

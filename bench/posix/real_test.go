@@ -80,7 +80,7 @@ func (p *program) start() error {
 		return err
 	}
 	p.cleaner, p.wait = in, cmd.Wait
-	if os.Getenv("AGENTDRIVE_POSIX_KEEP") != "" {
+	if os.Getenv("POSIX_KEEP") != "" {
 		fmt.Fprintln(os.Stderr, "data and logs are kept in", p.dir)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)

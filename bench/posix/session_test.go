@@ -68,20 +68,14 @@ func (s *session) Do(op metatest.Op) metatest.Outcome {
 	for ino := range s.refs {
 		switch {
 		case !s.Holds(ino):
-			s.drop(ino)
+			s.c.Forget(ino, s.refs[ino])
+			delete(s.refs, ino)
 		case !s.open[ino]:
 			s.open[ino] = true
 			s.c.OpenFile(ino)
 		}
 	}
 	return out
-}
-
-func (s *session) drop(ino meta.Ino) {
-	if n := s.refs[ino]; n > 0 {
-		s.c.Forget(ino, n)
-		delete(s.refs, ino)
-	}
 }
 
 // Do implements metatest.Backend.
@@ -103,14 +97,14 @@ func (b sessionBackend) Do(op meta.Op, _ int64) (meta.Result, error) {
 	return res.(meta.Result), nil
 }
 
-// Forget implements metatest.Backend: the last handle was closed.
+// Forget implements metatest.Backend: the last handle was closed, perhaps to
+// be opened again. References go when the operation is over.
 func (b sessionBackend) Forget(ino meta.Ino) {
 	if b.open[ino] {
 		b.c.Do(nil, core.Flush{Ino: ino}) // what it reports, the next reader misses
 		b.c.CloseFile(ino)
 		delete(b.open, ino)
 	}
-	b.drop(ino)
 }
 
 // WriteFile implements metatest.ContentBackend.
