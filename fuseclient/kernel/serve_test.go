@@ -278,7 +278,9 @@ func TestSever(t *testing.T) {
 	}()
 	<-fs.held
 	must(t, m.sever())
-	wantErrno(t, "hanging call", <-done, syscall.ENOTCONN)
+	if e := errnoOf(<-done); e != syscall.ENOTCONN && e != syscall.ECONNABORTED {
+		t.Errorf("hanging call ended with %v", e)
+	}
 	must(t, m.UnmountLazy())
 	fs.letGo()
 	m.Wait()

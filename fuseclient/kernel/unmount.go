@@ -33,7 +33,7 @@ func (m *Mount) UnmountLazy() error { return m.detach(true) }
 
 // Abort ends the connection whatever hangs, takes the file system out of the
 // tree and waits for the end. Open requests and all later use of open files
-// fail with ENOTCONN; what the kernel had not yet written back is lost.
+// fail with ENOTCONN (ECONNABORTED if under way); what the kernel had not yet written back is lost.
 func (m *Mount) Abort() error {
 	if err := m.abort(); err != nil {
 		return err
