@@ -183,6 +183,15 @@ func (c *Client) State() (core.State, string) {
 	return c.run.state.State, text
 }
 
+// Unpublished tells how many files have data that the servers do not have yet,
+// and how many bytes that is.
+func (c *Client) Unpublished() (files, bytes int) {
+	c.run.mu.Lock()
+	defer c.run.mu.Unlock()
+	s := c.run.core.Stats()
+	return s.UnpublishedFiles, s.UnpublishedBytes
+}
+
 // Do implements kernel.Backend.
 func (c *Client) Do(cancel <-chan struct{}, op any) (any, error) { return c.run.do(cancel, op) }
 

@@ -287,4 +287,3 @@ func (c *testCluster) leaderOf(group uint32) int {
 	c.t.Fatalf("nobody knows the leader of group %d", group)
 	return 0
 }
-

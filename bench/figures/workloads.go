@@ -7,7 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"time"
 )
 
@@ -53,7 +53,11 @@ func prepare(c config, tmp string) (source, error) {
 	tree := c.tree
 	args := []string{"-C", tree, "."}
 	if tree == "" {
-		args = []string{"-C", filepath.Join(runtime.GOROOT(), "src"), "net", "go"}
+		root, err := exec.Command("go", "env", "GOROOT").Output()
+		if err != nil {
+			return source{}, fmt.Errorf("go env GOROOT: %w; give --tree", err)
+		}
+		args = []string{"-C", filepath.Join(strings.TrimSpace(string(root)), "src"), "net", "go"}
 	}
 	s := source{tar: filepath.Join(tmp, "tree.tar"), repo: filepath.Join(tmp, "repo")}
 	if err := command("tar", append([]string{"cf", s.tar}, args...)...); err != nil {

@@ -211,12 +211,27 @@ type Stats struct {
 	Dirty    int // bytes of memory that buffered data costs
 	Files    int // file records
 	Pins     int // inodes that the kernel references
+
+	UnpublishedFiles int // files with data that the servers do not have yet
+	UnpublishedBytes int // bytes of it
 }
 
 // Stats describes the client now.
 func (c *Client) Stats() Stats {
-	return Stats{
+	s := Stats{
 		State: c.ses.state(), Session: c.ses.id, Requests: c.reqs.Len(), InFlight: c.ops.flight.Len(),
 		Dirty: c.buf.held, Files: c.files.Len(), Pins: c.pins.table.Len(),
 	}
+	c.files.Scan(func(_ meta.Ino, f *file) bool {
+		n := f.dirty.bytes
+		for _, p := range f.parts {
+			n += p.bytes
+		}
+		if n > 0 {
+			s.UnpublishedFiles++
+			s.UnpublishedBytes += n
+		}
+		return true
+	})
+	return s
 }

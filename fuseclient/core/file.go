@@ -165,19 +165,39 @@ func (f *file) merged() meta.Attr {
 	n := int64(f.writes + f.pending)
 	a.Mtime += n
 	a.Ctime += n
-	held, kill := f.dirty.bytes, f.kill
+	held := f.dirty.bytes
 	for _, p := range f.parts {
 		held += p.bytes
-		kill = kill || p.kill
-	}
-	a.Bytes += (uint64(held) + 511) &^ 511
-	if kill {
-		a.Mode &^= meta.ModeSetuid
-		if a.Mode&0o010 != 0 {
-			a.Mode &^= meta.ModeSetgid
+		if p.kill {
+			a.Mode = killPriv(a, p.cred)
 		}
 	}
+	if f.kill {
+		a.Mode = killPriv(a, f.cred)
+	}
+	a.Bytes += (uint64(held) + 511) &^ 511
 	return a
+}
+
+// joinWriter adds a write by w to what is published as one by cred. Setgid
+// without group execution survives only writers of the file's group, so that
+// one who is not must be the one named.
+func (f *file) joinWriter(cred *meta.Cred, kill *bool, w meta.Cred, kills bool) {
+	member := func(c meta.Cred) bool { return c.UID == 0 || c.GID == f.attr.GID }
+	if *kill && (!kills || member(w) && !member(*cred)) {
+		return
+	}
+	*cred, *kill = w, kills
+}
+
+// killPriv is what the servers will make of the mode: setgid without group
+// execution stays for members of the group.
+func killPriv(a meta.Attr, cred meta.Cred) uint32 {
+	mode := a.Mode &^ meta.ModeSetuid
+	if mode&0o010 != 0 || cred.UID != 0 && cred.GID != a.GID {
+		mode &^= meta.ModeSetgid
+	}
+	return mode
 }
 
 // dropWaiters removes a cancelled request's waiters.

@@ -241,10 +241,10 @@ func (f *file) overlaps(n int, p *part) bool {
 
 // publish sends the Write of the first n parts.
 func (c *Client) publish(f *file, n int) {
-	w := &meta.Write{Ino: f.ino, Cred: f.parts[n-1].cred}
+	w := &meta.Write{Ino: f.ino}
 	o := &op{body: w}
 	for _, p := range f.parts[:n] {
-		w.KillPriv = w.KillPriv || p.kill
+		f.joinWriter(&w.Cred, &w.KillPriv, p.cred, p.kill)
 		for _, s := range p.spans {
 			e := meta.Extent{Off: s.off, Len: uint32(len(s.data))}
 			if p.put == nil {

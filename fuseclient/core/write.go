@@ -72,7 +72,7 @@ func (c *Client) buffer(r *request) {
 		}
 		f.seq++
 		f.writes++
-		f.cred, f.kill = w.Cred, f.kill || w.KillPriv
+		f.joinWriter(&f.cred, &f.kill, w.Cred, w.KillPriv)
 		before := f.dirty.cost()
 		f.dirty.put(off, data[:n], f.seq)
 		c.buf.held += f.dirty.cost() - before

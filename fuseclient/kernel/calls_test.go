@@ -37,6 +37,9 @@ func lstat(t *testing.T, path string) unix.Stat_t {
 }
 
 func TestAttributes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root changes owners and makes devices")
+	}
 	fs := newMemFS()
 	m := mount(t, fs, nil)
 	f := filepath.Join(m.Dir(), "f")
@@ -267,7 +270,10 @@ func TestReadOnly(t *testing.T) {
 // TestSubtree mounts a directory inside a drive: its inode shows as the root.
 func TestSubtree(t *testing.T) {
 	fs := newMemFS()
-	r, err := fs.direct(&meta.Make{Parent: meta.RootIno, Name: "sub", Mode: meta.ModeDir | 0o755, Excl: true})
+	r, err := fs.direct(&meta.Make{
+		Cred:   meta.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())},
+		Parent: meta.RootIno, Name: "sub", Mode: meta.ModeDir | 0o755, Excl: true,
+	})
 	must(t, err)
 	sub := r.(*meta.EntryResult).Attr.Ino
 	m := mount(t, fs, func(c *Config) { c.Root = sub })

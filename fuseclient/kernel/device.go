@@ -96,6 +96,21 @@ func (d *device) pollRead(buf []byte) (int, error) {
 	}
 }
 
+// sever lets go of the connection while the descriptors stay valid: they become
+// /dev/null, so that a late reply goes nowhere. The kernel ends the connection
+// once the last reader has left read(2).
+func (d *device) sever() error {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	err = unix.Dup3(null, d.fd, unix.O_CLOEXEC)
+	if d.poll >= 0 {
+		err = errors.Join(err, unix.Dup3(null, d.poll, unix.O_CLOEXEC))
+	}
+	return errors.Join(err, unix.Close(null))
+}
+
 // close closes the descriptors; no reader may be left. The last close of a
 // live connection aborts it.
 func (d *device) close() error {

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"hash/fnv"
+	"os"
 	"slices"
 	"sort"
 	"sync"
@@ -57,7 +58,8 @@ func newMemFS() *memFS {
 		pins: map[meta.Ino]int64{}, opens: map[meta.Ino]int64{}, counts: map[string]int{},
 		held: make(chan any, 4096), release: make(chan struct{}),
 	}
-	f.inodes[meta.RootIno] = f.inode(meta.RootIno, meta.ModeDir|0o755, meta.Cred{})
+	f.inodes[meta.RootIno] = f.inode(meta.RootIno, meta.ModeDir|0o755,
+		meta.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())})
 	return f
 }
 

@@ -53,7 +53,7 @@ type conn struct {
 	running int
 	parked  []*request          // read but not started, in order of arrival
 	calls   map[uint64]*request // running and parked, by unique
-	dead    bool                // the connection is over
+	dead    bool                // the connection is over, or shall be
 }
 
 // smallBuf holds any request but WRITE and large SETXATTR.
@@ -124,9 +124,15 @@ func (c *conn) next() (*request, error) {
 	defer c.readBufs.Put(p)
 	buf := *p
 	for {
+		if c.isDead() {
+			return nil, unix.ENODEV
+		}
 		n, fd, err := c.dev.read(buf)
 		if err != nil {
 			return nil, err
+		}
+		if c.isDead() {
+			return nil, unix.ENODEV // abandoned: closing the device answers it
 		}
 		if n < inHeaderBytes {
 			c.log.Error("fuse: short request", "bytes", n)
@@ -297,11 +303,32 @@ func (c *conn) replyBuf(n int) ([]byte, func()) {
 	return make([]byte, n), func() {}
 }
 
+func (c *conn) isDead() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dead
+}
+
 // end marks the connection as over and lets every request go. All readers come
-// here: the kernel answers each of their reads with the same error.
+// here on their way out: the kernel answers each of their reads with the same
+// error.
 func (c *conn) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.idle--
+	c.endLocked(err)
+}
+
+// abandon is end by our own will: workers leave the device as soon as their
+// read returns. It reports how many still stand in one.
+func (c *conn) abandon() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endLocked(unix.ENODEV)
+	return c.idle
+}
+
+func (c *conn) endLocked(err error) {
 	if c.dead {
 		return
 	}

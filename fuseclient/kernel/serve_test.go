@@ -263,6 +263,28 @@ func TestAbortWhileHanging(t *testing.T) {
 	}
 }
 
+// TestSever ends a connection without any privilege, while a request hangs at
+// a Backend that takes no notice.
+func TestSever(t *testing.T) {
+	fs := newMemFS()
+	fs.stubborn = true
+	m := mount(t, fs, func(c *Config) { c.Spin = maxSpin })
+	must(t, os.WriteFile(filepath.Join(m.Dir(), "hang"), nil, 0o644))
+	hangNames(fs)
+	done := make(chan error)
+	go func() {
+		var st unix.Stat_t
+		done <- unix.Lstat(filepath.Join(m.Dir(), "hang"), &st)
+	}()
+	<-fs.held
+	must(t, m.sever())
+	wantErrno(t, "hanging call", <-done, syscall.ENOTCONN)
+	must(t, m.UnmountLazy())
+	fs.letGo()
+	m.Wait()
+	checkBalance(t, fs)
+}
+
 // TestForgetBalance: dropping a name's inode from the kernel's caches brings
 // its pins back while the mount lives.
 func TestForgetBalance(t *testing.T) {

@@ -113,7 +113,8 @@ func (m *Mount) detachHelper(lazy bool) error {
 }
 
 // abort ends the connection: through fusectl, which the mounting user may
-// write, or else by umount2(MNT_FORCE) where the mount is still in the tree.
+// write; else by umount2(MNT_FORCE), which root may; else by letting
+// go of the device.
 func (m *Mount) abort() error {
 	if m.over() {
 		return nil
@@ -130,8 +131,30 @@ func (m *Mount) abort() error {
 		if forced == nil || errors.Is(forced, unix.EBUSY) {
 			return nil
 		}
+		if errors.Is(forced, unix.EPERM) {
+			return m.sever()
+		}
 		err = errors.Join(err, forced)
 	}
 	return errs.E("kernel.abort", errs.Permission, m.cfg.Dir, errors.Join(err, lookErr)).
 		WithHint("mount -t fusectl fusectl /sys/fs/fuse/connections")
+}
+
+// sever ends the connection by letting go of the device. A worker that stands
+// in read(2) leaves when a request comes; each of the calls of statfs(2) here
+// is one, and is never answered: it ends with the connection.
+func (m *Mount) sever() error {
+	readers := m.conn.abandon()
+	if err := m.conn.dev.sever(); err != nil {
+		return errs.E("kernel.abort", errs.IO, m.cfg.Dir, err)
+	}
+	for range readers {
+		go func() {
+			var st unix.Statfs_t
+			if err := unix.Statfs(m.cfg.Dir, &st); err != nil {
+				m.log.Debug("fuse: connection ended", "err", err) // as it must
+			}
+		}()
+	}
+	return nil
 }

@@ -20,6 +20,16 @@ type Backend interface {
 	Forget(ino meta.Ino)
 }
 
+// ContentBackend is a Backend that takes and gives content itself, as a
+// client's session does. It is never asked for Write and ReadMap.
+type ContentBackend interface {
+	Backend
+	// WriteFile writes data at off, or with end behind the end of the file.
+	WriteFile(cred meta.Cred, ino meta.Ino, off uint64, data []byte, end bool) error
+	// ReadFile reads n bytes at off, fewer at the end of the file.
+	ReadFile(ino meta.Ino, off, n uint64) ([]byte, error)
+}
+
 // Client is a Target over a Backend: what kernel and client would make of the
 // operations, without caches. Blocks stay in its memory.
 type Client struct {
@@ -311,10 +321,21 @@ func (c *Client) doHandle(op *Op) (Outcome, error) {
 		attr, err := c.getAttr(op, ino)
 		return Outcome{Stat: statOf(&attr)}, err
 	case Read:
+		if cb, ok := c.b.(ContentBackend); ok {
+			data, err := cb.ReadFile(ino, op.Off, op.Size)
+			return Outcome{Data: data}, err
+		}
 		return c.read(op, ino)
 	}
 	var req meta.Op
 	cred := meta.Cred{UID: op.UID, GID: op.GID}
+	if cb, ok := c.b.(ContentBackend); ok && op.Kind == Write {
+		if err := cb.WriteFile(cred, ino, op.Off, op.Data(), op.Append); err != nil {
+			return Outcome{}, err
+		}
+		attr, err := c.getAttr(op, ino)
+		return Outcome{Stat: statOf(&attr)}, err
+	}
 	if op.Kind == Truncate {
 		req = &meta.SetAttr{Cred: cred, Ino: ino, Set: meta.SetSize, Size: op.Size}
 	} else {

@@ -31,6 +31,7 @@ func FuzzDecoders(f *testing.F) {
 		new(PutServer),
 		new(Reclaim),
 		new(RemoveDrive),
+		new(AckReplies),
 		new(ResolveOrphans),
 		new(Server),
 		new(Session),

@@ -57,6 +57,8 @@ func (f *filesystem) Health() mountd.Health {
 	if state, text := f.client.State(); state != core.StateReady {
 		h.State, h.Why = mountd.StateWaiting, text
 	}
+	files, bytes := f.client.Unpublished()
+	h.DirtyFiles, h.DirtyBytes = int64(files), int64(bytes)
 	return h
 }
 
