@@ -7,8 +7,10 @@ import (
 	"agentdrive/metaserver/tree"
 )
 
-// freeGrace is how long a block stays that nothing refers to any more.
-const freeGrace = 500 * ms
+// freeGrace is how long a block stays that nothing refers to any more: a client
+// that slept may still hold a map that names it, but no longer than its
+// session may live unrenewed.
+const freeGrace = 2 * int64(serverTTL)
 
 // chores is what a leader's adapter does besides: it deletes blocks that ended
 // sessions left unpublished, and blocks that are freed. A leader that was

@@ -11,12 +11,22 @@ import (
 	client_core "agentdrive/fuseclient/core"
 )
 
-// Small bounds make every mechanism work within a short run.
-const (
-	unit      = 256 // bytes: the grain at which content is verified
-	blockSize = 32 * unit
-	maxDirty  = 40 << 10
-)
+// unit is the grain at which content is verified, in bytes.
+const unit = 256
+
+// clientConfig draws small bounds, so that every mechanism works within a
+// short run.
+func clientConfig(rng *rand.Rand) client_core.Config {
+	return client_core.Config{
+		Group:      1,
+		MaxDirty:   12<<10 + rng.IntN(5)*8<<10,
+		BlockSize:  (18 + rng.IntN(3)*10) * unit, // above what travels inline
+		MaxPuts:    1 + rng.IntN(4),
+		DirtyAge:   client_core.Time(span(rng, 10*ms, 400*ms)),
+		RenewEvery: client_core.Time(400 * ms),
+		RetryAfter: client_core.Time(10 * ms),
+	}
+}
 
 // client is a mount: the adapter around one core, with a model kernel above.
 type client struct {
@@ -44,15 +54,13 @@ type client struct {
 
 func newClient(w *world, id int) *client {
 	c := &client{w: w, id: id, name: fmt.Sprintf("c%d", id), rng: w.rand(fmt.Sprintf("client %d", id))}
-	c.core = client_core.New(client_core.Config{
-		Group: 1, MaxDirty: maxDirty, BlockSize: blockSize, MaxPuts: 3,
-		DirtyAge: client_core.Time(150 * ms), RenewEvery: client_core.Time(400 * ms), RetryAfter: client_core.Time(10 * ms),
-		Open: meta.Open{
-			Capability: meta.Capability{Drive: theDrive, Path: "/"},
-			Client:     meta.ClientInfo{Host: c.name},
-		},
-		NewBlockID: c.newBlockID,
-	})
+	cfg := clientConfig(c.rng)
+	cfg.Open = meta.Open{
+		Capability: meta.Capability{Drive: theDrive, Path: "/"},
+		Client:     meta.ClientInfo{Host: c.name},
+	}
+	cfg.NewBlockID = c.newBlockID
+	c.core = client_core.New(cfg)
 	c.kernel = newKernel(c)
 	w.after(span(c.rng, 0, 50*ms), func() { c.post(client_core.Tick{}) })
 	return c

@@ -62,7 +62,7 @@ func newNode(w *world, id int) *node {
 }
 
 func (n *node) boot() {
-	n.core = core.New(core.Config{TTL: serverTTL, Reclaim: 16, MaxInFlight: 4})
+	n.core = core.New(core.Config{TTL: serverTTL, Reclaim: 1 + n.rng.IntN(16), MaxInFlight: 1 + n.rng.IntN(6)})
 	n.conns = map[core.StreamID]*conn{}
 	n.wake()
 }

@@ -204,6 +204,12 @@ func (o *oracle) internal(index uint64, now int64, op state.Internal, got meta.O
 			delete(o.orphans[ino].pins, x.Session)
 			o.settle(index, ino)
 		}
+	case *state.Swept: // from here on the nonce is a new one
+		for nonce, id := range o.nonces {
+			if id == x.Session && x.Server == 0 && !o.sessions[id] {
+				delete(o.nonces, nonce)
+			}
+		}
 	case *state.ResolveOrphans:
 		for _, r := range x.Orphans {
 			or := o.orphans[r.Ino]
