@@ -3,6 +3,7 @@ package posix
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -57,6 +58,7 @@ func number(t *testing.T, s string) uint64 {
 
 // TestSessionRandom compares a session, without a kernel, with the model.
 func TestSessionRandom(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	runs := 0
 	compare(t, metatest.Config{}, func(t *testing.T) (a, b metatest.Target, done func()) {
@@ -75,6 +77,7 @@ func (s *session) closeAll() {
 
 // TestSessionSuite runs the conformance suite over a session.
 func TestSessionSuite(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	runs := 0
 	posixtest.Run(t, posixtest.Options{Users: true, Xattrs: true}, func(t *testing.T) metatest.Target {
@@ -124,5 +127,47 @@ func TestMountSuite(t *testing.T) {
 		m := metatest.NewOS(subdir(t, dir, fmt.Sprint(runs)))
 		t.Cleanup(m.Close)
 		return m
+	})
+}
+
+// alternate does every second operation on another mount of one drive. A
+// handle belongs to the mount that opened it. What is written is published at
+// once: until there are leases, this is what another mount may rely on.
+type alternate struct {
+	mounts [2]*metatest.OS
+	turn   int
+	opened [metatest.Handles + 1]int
+}
+
+// Do implements metatest.Target.
+func (a *alternate) Do(op metatest.Op) metatest.Outcome {
+	a.turn ^= 1
+	m := a.turn
+	if op.Handle > 0 && op.Kind != metatest.Open {
+		m = a.opened[op.Handle]
+	}
+	out := a.mounts[m].Do(op)
+	if op.Kind == metatest.Open && out.Errno == 0 && a.opened[op.Handle] != m {
+		a.mounts[m^1].Do(metatest.Op{Kind: metatest.Close, Handle: op.Handle})
+		a.opened[op.Handle] = m
+	}
+	if op.Kind == metatest.Write && out.Errno == 0 {
+		out.Errno = a.mounts[m].Sync(op.Handle)
+	}
+	return out
+}
+
+// TestTwoMountsRandom compares two mounts of one drive, used in turns, with
+// the model.
+func TestTwoMountsRandom(t *testing.T) {
+	p := needMount(t)
+	drive := p.drive(t)
+	a, b := p.mount(t, drive), p.mount(t, drive)
+	runs := 0
+	compare(t, metatest.Config{Root: true, Local: true}, func(t *testing.T) (x, y metatest.Target, done func()) {
+		runs++
+		name := fmt.Sprint(runs)
+		alt := &alternate{mounts: [2]*metatest.OS{metatest.NewOS(subdir(t, a, name)), metatest.NewOS(filepath.Join(b, name))}}
+		return alt, model.New(0o755, 0), func() { alt.mounts[1].Close(); alt.mounts[0].Close() }
 	})
 }

@@ -376,3 +376,17 @@ func (o *OS) writeAll(op *Op) error {
 	}
 	return nil
 }
+
+// Sync is fsync(2) of an open handle; EBADF if it is not open.
+func (o *OS) Sync(handle int) syscall.Errno {
+	if o.handles[handle] < 0 {
+		return syscall.EBADF
+	}
+	if err := unix.Fsync(o.handles[handle]); err != nil {
+		if e, ok := err.(syscall.Errno); ok {
+			return e
+		}
+		return syscall.EIO
+	}
+	return 0
+}
