@@ -1,0 +1,141 @@
+package cluster
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// sweep detaches the mounts below $1 and kills the processes that name it on
+// their command line, once standard input ends. Reading nothing but /proc, it
+// blocks on no mount.
+const sweep = `
+cat >/dev/null
+for i in 1 2 3; do
+  while read -r _ dir _; do
+    case "$dir" in "$1"/*) umount -l "$dir" ;; esac
+  done </proc/self/mounts
+  for p in /proc/[0-9]*; do
+    case "$(tr '\0' ' ' <"$p/cmdline" 2>/dev/null)" in
+      *agentdrive*"$1"*) [ "${p#/proc/}" = $$ ] || kill -9 "${p#/proc/}" ;;
+    esac
+  done
+done 2>/dev/null
+`
+
+// watch starts the watchdog of the directory root; stop ends it.
+func watch(root string) (stop func(), err error) {
+	r, w, err := os.Pipe() // w stays open, in no child, as long as this process
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	cmd := exec.Command("sh", "-c", sweep, "sh", root)
+	cmd.Stdin = r
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // outlives a Ctrl-C
+	if err := cmd.Start(); err != nil {
+		w.Close()
+		return nil, err
+	}
+	return func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		w.Close()
+	}, nil
+}
+
+// clean ends everything below Root. What cannot be ended fails the test.
+func (c *Cluster) clean() {
+	if c.t.Failed() {
+		c.printLogs()
+	}
+	for _, dir := range Mounts(c.Root) {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			c.t.Errorf("umount -l %s: %v", dir, err)
+		}
+	}
+	deadline := time.Now().Add(eventLimit)
+	for {
+		left := Processes(c.Root)
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			c.t.Errorf("processes %v do not end", left)
+			break
+		}
+		for _, pid := range left {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(lookEvery)
+	}
+	if left := Mounts(c.Root); len(left) > 0 {
+		c.t.Errorf("mounts %v are left", left)
+	}
+}
+
+// printLogs shows the end of every log.
+func (c *Cluster) printLogs() {
+	const tail = 3000
+	var files []string
+	for _, pattern := range []string{"up.out", "*.log", "data/logs/*.log", "data/mounts/*.log", "data/mounts/*/*.log"} {
+		found, _ := filepath.Glob(filepath.Join(c.Root, pattern))
+		files = append(files, found...)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil || len(b) == 0 {
+			continue
+		}
+		if len(b) > tail {
+			b = b[len(b)-tail:]
+		}
+		c.t.Logf("--- %s\n%s", strings.TrimPrefix(f, c.Root), b)
+	}
+}
+
+// Mounts returns the mount points below root, the latest first.
+func Mounts(root string) []string {
+	b, _ := os.ReadFile("/proc/self/mounts")
+	var out []string
+	for _, line := range strings.Split(string(b), "\n") {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], root+"/") {
+			out = append([]string{f[1]}, out...)
+		}
+	}
+	return out
+}
+
+// Processes returns the living agentdrive processes whose command line names
+// root.
+func Processes(root string) []int {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	var out []int
+	for _, dir := range dirs {
+		b, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		args := bytes.Split(b, []byte{0})
+		if filepath.Base(string(args[0])) != "agentdrive" || !bytes.Contains(b, []byte(root)) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && alive(pid) {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// alive tells whether a process runs; one that nobody has waited for does not.
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return rest != "" && rest[0] != 'Z' && rest[0] != 'X'
+}
