@@ -63,17 +63,27 @@ func (r filled) Readv(dst [][]byte) (int, fuse.Status) {
 	return n, fuse.OK
 }
 
+// planAttempts bounds how often a read is planned anew.
+const planAttempts = 5
+
 // Read implements fuse.RawFileSystem.
 func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	buf = buf[:min(len(buf), int(in.Size))]
 	op := core.ReadFile{Ino: f.ino(in.NodeId), Off: in.Offset, Len: uint32(len(buf))}
-	plan, err := do[*core.FilePlan](f, &in.InHeader, op)
-	if err != nil {
-		return nil, status(err)
-	}
-	n, err := f.backend.ReadData(f.conn.cancel(in.Unique), plan, buf)
-	if err != nil {
-		return nil, status(err)
+	var n int
+	for attempt := 1; ; attempt++ {
+		plan, err := do[*core.FilePlan](f, &in.InHeader, op)
+		if err != nil {
+			return nil, status(err)
+		}
+		if n, err = f.backend.ReadData(f.conn.cancel(in.Unique), plan, buf); err == nil {
+			break
+		}
+		// A plan that slept (a stopped process, a long wait for servers) may
+		// name blocks that were overwritten and deleted since: ask again.
+		if attempt == planAttempts || !errs.Is(err, errs.NotExist) {
+			return nil, status(err)
+		}
 	}
 	if n < 0 || n > len(buf) {
 		return nil, status(errs.E("kernel.read", errs.IO, "backend filled more than there is room for", nil))
