@@ -212,6 +212,10 @@ var setBits = []struct{ fattr, set uint32 }{
 	{fuse.FATTR_KILL_SUIDGID, meta.KillPriv},
 }
 
+// setAny are all bits that say what to set.
+const setAny = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_ATIME_NOW |
+	fuse.FATTR_MTIME | fuse.FATTR_MTIME_NOW | fuse.FATTR_CTIME | fuse.FATTR_KILL_SUIDGID
+
 func setAttrOp(ino meta.Ino, in *fuse.SetAttrIn) *meta.SetAttr {
 	op := &meta.SetAttr{
 		Cred: cred(&in.InHeader), Ino: ino,
@@ -223,8 +227,9 @@ func setAttrOp(ino meta.Ino, in *fuse.SetAttrIn) *meta.SetAttr {
 		}
 	}
 	// With HANDLE_KILLPRIV_V2 a change of owner kills setuid and setgid
-	// here, not in the kernel, unless the same call sets the mode.
-	if op.Set&(meta.SetUID|meta.SetGID) != 0 && op.Set&meta.SetMode == 0 {
+	// here, not in the kernel, unless the same call sets the mode. A request
+	// without a bit is chown(2) of neither owner nor group, which kills too.
+	if op.Set&(meta.SetUID|meta.SetGID) != 0 && op.Set&meta.SetMode == 0 || in.Valid&setAny == 0 {
 		op.Set |= meta.KillPriv
 	}
 	switch {

@@ -51,6 +51,7 @@ func TestSetAttrOp(t *testing.T) {
 		set   uint32
 	}{
 		{"nothing", fuse.FATTR_CTIME | fuse.FATTR_FH | fuse.FATTR_LOCKOWNER, 0},
+		{"chown of neither", 0, meta.KillPriv},
 		{"mode", fuse.FATTR_MODE, meta.SetMode},
 		{"owner kills", fuse.FATTR_UID | fuse.FATTR_GID, meta.SetUID | meta.SetGID | meta.KillPriv},
 		{"owner and mode", fuse.FATTR_GID | fuse.FATTR_MODE, meta.SetGID | meta.SetMode},

@@ -14,7 +14,6 @@
 package core
 
 import (
-	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
 	"agentdrive/metaserver/state"
 )
@@ -183,7 +182,6 @@ type Timer struct{ At Time }
 type Notice struct {
 	Text    string
 	Session meta.SessionID
-	Err     *errs.Error
 }
 
 func (Send) effect()        {}

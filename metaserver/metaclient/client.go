@@ -88,6 +88,10 @@ func (c *Client) conn(addr string) (*grpc.ClientConn, error) {
 func (c *Client) presumed(group uint32) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.presumedLocked(group)
+}
+
+func (c *Client) presumedLocked(group uint32) string {
 	if a := c.leaders[group]; a != "" {
 		return a
 	}
@@ -98,10 +102,15 @@ func (c *Client) presumed(group uint32) string {
 // followers name a dead leader until they have elected another.
 const distrust = time.Second
 
-// learn takes a NotLeader's hint, or goes on to the next server.
+// learn takes a NotLeader's hint, or goes on to the next server. A failure that
+// is told late, or by several callers, moves on once: with two steps for each
+// failure every second server would never be asked.
 func (c *Client) learn(group uint32, asked, hint string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.presumedLocked(group) != asked {
+		return
+	}
 	if hint != "" && hint != asked && time.Since(c.failed[hint]) > distrust {
 		c.leaders[group] = hint
 		return

@@ -16,6 +16,7 @@ type Stream struct {
 	client *Client
 	group  uint32
 	addr   string
+	moved  bool // NotLeader came; the receiver's own
 }
 
 // OpenStream opens a stream to the leader of a group: at hint if given, else
@@ -57,7 +58,9 @@ func (s *Stream) Send(frames [][]byte) error {
 func (s *Stream) Recv() ([]meta.Frame, error) {
 	b, err := s.fs.Recv()
 	if err != nil {
-		s.client.unanswered(s.group, s.addr)
+		if !s.moved { // else it did answer, and the caller hung up
+			s.client.unanswered(s.group, s.addr)
+		}
 		return nil, err
 	}
 	frames, err := meta.DecodeBatch(b)
@@ -67,6 +70,7 @@ func (s *Stream) Recv() ([]meta.Frame, error) {
 	for _, f := range frames {
 		switch f := f.(type) {
 		case *meta.NotLeader:
+			s.moved = true
 			s.client.learn(s.group, s.addr, f.Address)
 		case *meta.Welcome:
 			s.client.remember(s.group, s.addr)

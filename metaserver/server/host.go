@@ -141,7 +141,7 @@ func (h *host) do(ef core.Effect) {
 	case core.Timer:
 		h.setTimer(ef.At)
 	case core.Notice:
-		h.log.Info(ef.Text, "group", h.id, "session", uint64(ef.Session), "err", ef.Err)
+		h.log.Info(ef.Text, "group", h.id, "session", uint64(ef.Session))
 	}
 }
 
