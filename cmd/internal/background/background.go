@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -65,6 +66,9 @@ func Start(ctx context.Context, s Spec) (pid int, err error) {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{w} // becomes ReadyFD
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := SealDescriptors(); err != nil {
+		return 0, err
+	}
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
@@ -89,6 +93,23 @@ func Start(ctx context.Context, s Spec) (pid int, err error) {
 		return 0, errs.E("background.start", errs.Timeout, "not ready in time; its log ends:\n"+tail(s.Log, from), ctx.Err())
 	}
 	return 0, errs.E("background.start", errs.Other, "ended during its start ("+cmd.ProcessState.String()+"); its log ends:\n"+tail(s.Log, from), nil)
+}
+
+// SealDescriptors marks every open descriptor above standard error close on
+// exec. Those that Go opened are so already, but a shell may have handed down
+// others, and a daemon that kept them would hold files, locks and mounts of
+// strangers for its whole life.
+func SealDescriptors() error {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return errs.E("background.seal", errs.IO, "", err)
+	}
+	for _, e := range fds {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 func releaseErr(err error) error {

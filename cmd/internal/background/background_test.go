@@ -59,6 +59,36 @@ func TestReady(t *testing.T) {
 	}
 }
 
+// A descriptor that this process got without close-on-exec stays here.
+func TestDaemonInheritsNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stranger")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := syscall.Dup(int(f.Fd())) // without close-on-exec
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	pid, err := start(context.Background(), t, "ready")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGKILL)
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range fds {
+		if at, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil && at == path {
+			t.Fatalf("the daemon holds %s as descriptor %s", at, e.Name())
+		}
+	}
+}
+
 func TestFailure(t *testing.T) {
 	_, err := start(context.Background(), t, "fail")
 	if !errs.Is(err, errs.NotEmpty) || errs.HintOf(err) != "take another" {

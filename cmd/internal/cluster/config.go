@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"agentdrive/cmd/internal/procfs"
 	"agentdrive/internal/errs"
 )
 
@@ -121,7 +122,7 @@ func (d Dir) Pid(e Entry) int {
 	if _, err := fmt.Sscan(string(b), &pid); err != nil {
 		return 0
 	}
-	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {
+	if !procfs.Runs(pid) {
 		return 0
 	}
 	return pid

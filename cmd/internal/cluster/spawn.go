@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"agentdrive/cmd/internal/background"
 	"agentdrive/internal/errs"
 )
 
@@ -29,6 +30,9 @@ type spawner struct {
 }
 
 func newSpawner(lock *os.File) (*spawner, error) {
+	if err := background.SealDescriptors(); err != nil {
+		return nil, err
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, errs.E("cluster.spawn", errs.IO, "", err)

@@ -152,6 +152,9 @@ func (d *daemon) finish() {
 		}
 		cancel()
 	}
+	if !gone {
+		d.takeAway()
+	}
 	if cerr := d.fs.Close(); cerr != nil && !cut && !discard && d.stopped == nil {
 		d.stopped = cerr
 	}
@@ -159,6 +162,19 @@ func (d *daemon) finish() {
 		d.stopped = errs.E("mount", errs.Other, "the connection to the kernel broke", err)
 	}
 	close(d.ended)
+}
+
+// takeAway removes a mount whose connection was cut by somebody else: without
+// a daemon it would answer ENOTCONN only. Holding the directory's lock, we know
+// that a mount of ours there is this one.
+func (d *daemon) takeAway() {
+	ours, err := mountedHere(d.cfg.Dir)
+	if err == nil && ours {
+		err = unmount(d.cfg.Dir, unix.MNT_DETACH)
+	}
+	if err != nil && !errs.Is(err, errs.NotExist) {
+		d.log.Print(err)
+	}
 }
 
 // stop is mode Stop on behalf of a signal.

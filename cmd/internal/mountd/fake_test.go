@@ -60,6 +60,7 @@ func (r *memRoot) Create(ctx context.Context, name string, _, _ uint32, _ *fuse.
 type fakeFS struct {
 	*fuse.Server
 	backing string
+	conn    string // number of the connection
 	once    sync.Once
 }
 
@@ -73,7 +74,11 @@ func serveFake(backing string) mountd.ServeFunc {
 		if err != nil {
 			return nil, err
 		}
-		return &fakeFS{Server: server, backing: backing}, nil
+		var st syscall.Stat_t
+		if err := syscall.Stat(c.Dir, &st); err != nil {
+			return nil, err
+		}
+		return &fakeFS{Server: server, backing: backing, conn: fmt.Sprint(unix.Minor(st.Dev))}, nil
 	}
 }
 
@@ -122,20 +127,15 @@ func (m *fakeFS) Close() error {
 		if err := m.note("close"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
-		if err := abort(m.backing); err != nil {
+		if err := abort(m.backing, m.conn); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	})
 	return nil
 }
 
-// abort cuts the connection whose number the test wrote down, by way of a
-// fusectl filesystem of its own.
-func abort(backing string) error {
-	id, err := os.ReadFile(backing + ".conn")
-	if err != nil {
-		return err
-	}
+// abort cuts the connection, by way of a fusectl filesystem of its own.
+func abort(backing, conn string) error {
 	dir := backing + ".fusectl"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -144,7 +144,7 @@ func abort(backing string) error {
 		return err
 	}
 	defer syscall.Unmount(dir, 2)
-	err = os.WriteFile(filepath.Join(dir, string(id), "abort"), []byte("1"), 0)
+	err := os.WriteFile(filepath.Join(dir, conn, "abort"), []byte("1"), 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // it has ended already
 	}
@@ -200,18 +200,10 @@ func (f *fixture) config(drive, mode string) mountd.Config {
 func (f *fixture) start(drive, mode string) (mountd.Started, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	st, err := f.reg.Start(ctx, f.config(drive, mode), background.Spec{
+	return f.reg.Start(ctx, f.config(drive, mode), background.Spec{
 		Args: []string{"serve", string(f.reg), f.dir, drive, f.backing, mode},
 		Log:  f.backing + ".out",
 	})
-	if err == nil && !st.Already {
-		var s syscall.Stat_t
-		if err := syscall.Stat(f.dir, &s); err != nil {
-			return st, err
-		}
-		return st, os.WriteFile(f.backing+".conn", fmt.Append(nil, unix.Minor(s.Dev)), 0o600)
-	}
-	return st, err
 }
 
 func (f *fixture) mustStart(t *testing.T) mountd.Started {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"agentdrive/cmd/internal/mountd"
 	"agentdrive/internal/errs"
 )
@@ -216,6 +218,20 @@ func TestUnmountedByHand(t *testing.T) {
 	if log, _ := os.ReadFile(f.backing + ".log"); string(log) != "flush\nclose\n" {
 		t.Errorf("asked of the filesystem: %q", log)
 	}
+}
+
+// A connection cut by somebody else leaves no dead mount behind.
+func TestAborted(t *testing.T) {
+	f := setup(t)
+	f.mustStart(t)
+	var st syscall.Stat_t
+	if err := syscall.Stat(f.dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := abort(f.backing+".test", fmt.Sprint(unix.Minor(st.Dev))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "daemon has ended", func() bool { return len(f.list(t)) == 0 && !f.mounted(t) })
 }
 
 func TestForeignMountIsLeftAlone(t *testing.T) {

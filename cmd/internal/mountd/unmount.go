@@ -65,6 +65,16 @@ func (r Registry) tell(ctx context.Context, key string, mode Mode) (Outcome, err
 	case errs.Is(err, errs.Timeout):
 		err = errs.E("umount", errs.Timeout, "buffered writes could not be brought to the servers in time", err).
 			WithHint("see `agentdrive status`; when the servers are back try again, or give up those writes with --force")
+	case errs.Is(err, errs.Unavailable):
+		// It went away while we asked. An orderly end took its record along.
+		l, lerr := lockfile.Wait(ctx, r.file(key, ".lock"))
+		if lerr != nil {
+			return out, lerr
+		}
+		defer l.Close()
+		if _, rerr := r.load(key); errs.Is(rerr, errs.NotExist) {
+			err = nil
+		}
 	case err == nil && !out.Detached:
 		// The daemon removes its record and ends; its lock says when.
 		l, lerr := lockfile.Wait(ctx, r.file(key, ".lock"))

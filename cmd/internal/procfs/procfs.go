@@ -74,6 +74,18 @@ func MountAt(dir string) (Mount, bool, error) {
 	return Mount{}, false, nil
 }
 
+// Runs tells whether the process pid exists and has not ended: one that waits
+// for its parent to notice (a zombie) does not run.
+func Runs(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// The state follows the name, which stands in parentheses and may hold any.
+	i := strings.LastIndex(string(b), ") ")
+	return i >= 0 && i+2 < len(b) && b[i+2] != 'Z' && b[i+2] != 'X'
+}
+
 // User is a process that uses a file or directory.
 type User struct {
 	Pid  int

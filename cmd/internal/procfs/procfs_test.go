@@ -2,8 +2,10 @@ package procfs_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"agentdrive/cmd/internal/procfs"
 )
@@ -78,5 +80,25 @@ func TestUsers(t *testing.T) {
 	f.Close()
 	if mine() {
 		t.Fatal("in use after close")
+	}
+}
+
+func TestRuns(t *testing.T) {
+	if !procfs.Runs(os.Getpid()) || procfs.Runs(1<<30) {
+		t.Fatal("we do not run, or nobody does")
+	}
+	cmd := exec.Command("/bin/true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for procfs.Runs(cmd.Process.Pid) { // it ends, and stays a zombie until Wait
+		if time.Now().After(deadline) {
+			t.Fatal("a zombie runs")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
