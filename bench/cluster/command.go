@@ -47,6 +47,7 @@ type Result struct {
 	Stderr string
 }
 
+// String shows the command, its exit code and what it printed.
 func (r Result) String() string {
 	return fmt.Sprintf("%s: exit %d\nstdout: %s\nstderr: %s", strings.Join(r.Args, " "), r.Code, r.Stdout, r.Stderr)
 }
