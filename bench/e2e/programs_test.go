@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -108,7 +109,7 @@ func links(t *testing.T, dir string) {
 		os.Symlink("nowhere", filepath.Join(dir, "dangling")),
 		os.Link(filepath.Join(dir, "dir2", "file2.txt"), filepath.Join(dir, "hardlink")),
 		os.Chmod(filepath.Join(dir, "dir3", "file3.txt"), 0o700),
-		os.Chmod(filepath.Join(dir, "dir4"), 0o2750),
+		syscall.Chmod(filepath.Join(dir, "dir4"), 0o2750),
 	} {
 		if err != nil {
 			t.Fatal(err)
