@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -119,11 +120,44 @@ func (c *Cluster) KillAll() {
 	}
 }
 
-// Kill kills one server with SIGKILL and waits until it is gone.
-func (c *Cluster) Kill(s Server) {
+// Kill kills one server with SIGKILL and waits until it is gone. The function
+// it returns starts that server again, by hand; for clusters that do not.
+func (c *Cluster) Kill(s Server) (again func()) {
 	c.t.Helper()
+	args := c.commandLine(s)
 	c.Signal(s, syscall.SIGKILL)
 	c.Gone(s.Pid)
+	return func() {
+		c.t.Helper()
+		c.Spawn(fmt.Sprintf("%s-%d-again", s.Role, s.ID), args[1:]...)
+	}
+}
+
+// commandLine reads how a server was started, without the descriptor by which
+// it watches its parent.
+func (c *Cluster) commandLine(s Server) []string {
+	c.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", s.Pid))
+	if err != nil {
+		c.t.Fatalf("%s-%d: %v", s.Role, s.ID, err)
+	}
+	args := strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+	if i := slices.Index(args, "--parent-fd"); i >= 0 {
+		args = slices.Delete(args, i, i+2)
+	}
+	return args
+}
+
+// Spawn starts a verb of the binary that stays, with its output in
+// Root/NAME.log, and does not wait for it. It returns its pid.
+func (c *Cluster) Spawn(name string, args ...string) int {
+	c.t.Helper()
+	p, err := spawn(filepath.Join(c.Root, name+".log"), append([]string{c.o.Bin}, args...)...)
+	if err != nil {
+		c.t.Fatalf("%s: %v", name, err)
+	}
+	go io.Copy(io.Discard, p.out)
+	return p.cmd.Process.Pid
 }
 
 // Signal sends a signal to one server.
