@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"agentdrive/internal/errs"
 )
@@ -95,28 +96,56 @@ type User struct {
 // String is "name (pid)".
 func (u User) String() string { return fmt.Sprintf("%s (%d)", u.Name, u.Pid) }
 
+// scanLimit bounds Users. Reading about a process waits for that process's
+// address space, which a page fault may hold that waits for a dead server.
+const scanLimit = 3 * time.Second
+
 // Users lists the processes that have dir, or something below it, open,
 // mapped, or as working or root directory, in order of pid. It reads links
 // only, never dir itself, so it works on a dead mount. Processes that this
-// user may not look into, or that end meanwhile, are left out.
+// user may not look into, that end meanwhile, or that do not let themselves
+// be looked at within scanLimit are left out.
 func Users(dir string) []User {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
 	}
-	var out []User
+	looks := make(chan *User, len(entries)) // nil: not a user; never blocks a sender
+	waiting := 0
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		if uses(filepath.Join("/proc", e.Name()), dir) {
-			name, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "comm"))
-			out = append(out, User{Pid: pid, Name: strings.TrimSpace(string(name))})
+		waiting++
+		go func() { looks <- look(pid, dir) }()
+	}
+	limit := time.NewTimer(scanLimit)
+	defer limit.Stop()
+	var out []User
+	for timeUp := false; waiting > 0 && !timeUp; {
+		select {
+		case u := <-looks:
+			waiting--
+			if u != nil {
+				out = append(out, *u)
+			}
+		case <-limit.C:
+			timeUp = true // what still looks ends with the process it looks at
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Pid < out[j].Pid })
 	return out
+}
+
+// look returns the process if it uses dir.
+func look(pid int, dir string) *User {
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	if !uses(proc, dir) {
+		return nil
+	}
+	name, _ := os.ReadFile(filepath.Join(proc, "comm")) // it may end here: then without a name
+	return &User{Pid: pid, Name: strings.TrimSpace(string(name))}
 }
 
 func uses(proc, dir string) bool {
