@@ -87,6 +87,9 @@ type Server struct {
 // gs and the mux, and calls Close before it stops them.
 func Open(cfg Config, gs grpc.ServiceRegistrar) (*Server, error) {
 	cfg.setDefaults()
+	if err := checkGroups(cfg.Dir, cfg.Groups); err != nil {
+		return nil, err
+	}
 	s := &Server{cfg: cfg, peers: newPeers(cfg.Network)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for g := uint32(0); g <= cfg.Groups; g++ {
@@ -104,7 +107,7 @@ func Open(cfg Config, gs grpc.ServiceRegistrar) (*Server, error) {
 func (s *Server) openGroup(id uint32) (*host, error) {
 	g, err := consensus.Open(consensus.Config{
 		Group: id, ID: s.cfg.ID, Addr: s.cfg.Addr,
-		Dir:       filepath.Join(s.cfg.Dir, fmt.Sprintf("group-%d", id)),
+		Dir:       filepath.Join(s.cfg.Dir, groupDir(id)),
 		Bootstrap: s.cfg.Peers,
 		Stream:    s.cfg.Mux.Raft(id),
 		Terms:     s.peers.forGroup(id),

@@ -27,6 +27,9 @@ func runMetaserver(ctx context.Context, a *App, in *Input) error {
 	if c.Copies = in.number("copies"); c.Copies != 1 && c.Copies != 3 {
 		return usage("--copies is %d, but must be 3 or 1", c.Copies)
 	}
+	if c.Groups = in.number("groups"); c.Groups < 1 || c.Groups > cluster.MaxGroups {
+		return usage("--groups is %d, but must be from 1 to %d", c.Groups, cluster.MaxGroups)
+	}
 	return a.serve(ctx, in, c)
 }
 

@@ -221,6 +221,7 @@ The network between servers and mounts must be trusted: there is no TLS yet.`,
 		Flags: append([]Flag{
 			{Name: "peers", Type: Text, Value: "ID=HOST:PORT,...", Help: "all metaservers of the cluster"},
 			{Name: "copies", Type: Number, Value: "N", Default: "3", Help: "copies that new drives keep of each block: 3, or 1"},
+			{Name: "groups", Type: Number, Value: "N", Default: "1", Help: "Raft groups that hold drives, the same on all metaservers and fixed once the cluster is formed"},
 		}, serverFlags()...),
 		Examples: []Example{{"agentdrive metaserver --data /srv/ad/meta --listen ms1:7001 --id 1 --peers 1=ms1:7001,2=ms2:7001,3=ms3:7001", ""}},
 	}

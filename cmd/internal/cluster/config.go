@@ -25,6 +25,10 @@ const (
 // MaxNodes bounds --nodes: more than this on one machine is a mistake.
 const MaxNodes = 9
 
+// MaxGroups bounds the drive groups of a cluster: each costs a log, a store and
+// heartbeats on every metaserver.
+const MaxGroups = 64
+
 const configVersion = 1
 
 // Ports are chosen below the kernel's default ephemeral range, so that no

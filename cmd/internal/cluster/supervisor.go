@@ -41,6 +41,7 @@ type ServerConfig struct {
 	Listen  string   // host:port
 	Peers   []Peer   // all metaservers; for a metaserver, itself among them
 	Copies  int      // copies of each block that new drives keep: 3 or 1
+	Groups  int      // Raft groups that hold drives; 0: one
 	Log     io.Writer
 
 	LogLevel  string // debug, info, warn or error

@@ -31,7 +31,6 @@ import (
 // Runner runs servers. Version is shown by status.
 type Runner struct {
 	Version string
-	Groups  uint32 // drive groups of a new cluster; 0 = 1
 }
 
 // Run is a cluster.RunFunc.
@@ -88,7 +87,7 @@ func (r Runner) metaserver(ctx context.Context, c cluster.ServerConfig, log *slo
 	}
 	gs := grpc.NewServer(rpc.ServerOptions()...)
 	srv, err := metaserver.Open(metaserver.Config{
-		ID: c.ID, Cluster: c.Cluster, Dir: c.Data, Addr: addr, Peers: peers, Groups: r.Groups,
+		ID: c.ID, Cluster: c.Cluster, Dir: c.Data, Addr: addr, Peers: peers, Groups: uint32(max(c.Groups, 1)),
 		Policy: policy(c.Copies), Network: network, Mux: mux, Version: r.Version, Log: log,
 	}, gs)
 	if err != nil {

@@ -1,0 +1,32 @@
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"agentdrive/internal/errs"
+)
+
+func TestNumberOfGroupsIsFixed(t *testing.T) {
+	dir := t.TempDir()
+	if err := checkGroups(filepath.Join(dir, "none"), 3); err != nil {
+		t.Fatalf("a directory that is not there: %v", err)
+	}
+	if err := checkGroups(dir, 3); err != nil {
+		t.Fatalf("an empty directory: %v", err)
+	}
+	for id := range uint32(3) {
+		if err := os.Mkdir(filepath.Join(dir, groupDir(id)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := checkGroups(dir, 2); err != nil {
+		t.Fatalf("the same number: %v", err)
+	}
+	for _, n := range []uint32{1, 3} {
+		if err := checkGroups(dir, n); !errs.Is(err, errs.Refused) || errs.HintOf(err) == "" {
+			t.Errorf("%d groups on a directory of 2: %v", n, err)
+		}
+	}
+}
