@@ -151,7 +151,7 @@ func TestStoppedServers(t *testing.T) {
 	holds(t, dir+"/after", []byte("yes"))
 }
 
-// writer is a shell that holds a file open. The tests themselves cannot: a
+// writer is a process that holds a file open. The tests themselves cannot: a
 // process that they start closes its copy, and waits for the servers then.
 type writer struct {
 	t    *testing.T
@@ -162,8 +162,12 @@ type writer struct {
 
 func startWriter(t *testing.T, path string) *writer {
 	t.Helper()
-	// The first write makes the kernel ask for security.capability.
-	cmd := exec.Command("sh", "-c", `exec 3>"$1"; printf first >&3; echo opened; read go; printf "%0100000d" 0 >&3 && echo written`, "sh", path)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = []string{roleEnv + "=writer", "POSIX_DIR=" + path}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -185,6 +189,27 @@ func startWriter(t *testing.T, path string) *writer {
 		w.done <- err
 	}()
 	return w
+}
+
+// writeSlowly is what the process of a writer does. Its first write makes the
+// kernel ask for security.capability, the second asks for nothing.
+func writeSlowly(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteString("first"); err != nil {
+		return err
+	}
+	fmt.Println("opened")
+	if _, err := fmt.Scanln(new(string)); err != nil {
+		return err
+	}
+	if _, err := f.Write(bytes.Repeat([]byte("0"), 100_000)); err != nil {
+		return err
+	}
+	fmt.Println("written")
+	return f.Close()
 }
 
 func (w *writer) say(line string) {

@@ -24,6 +24,12 @@ func TestMain(m *testing.M) {
 	case "janitor":
 		janitor(os.Getenv("POSIX_DIR"))
 		return
+	case "writer":
+		if err := writeSlowly(os.Getenv("POSIX_DIR")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	case "child":
 		os.Exit(child())
 	}
