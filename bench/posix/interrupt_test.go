@@ -155,6 +155,7 @@ func TestStoppedServers(t *testing.T) {
 // process that they start closes its copy, and waits for the servers then.
 type writer struct {
 	t    *testing.T
+	cmd  *exec.Cmd
 	in   io.Writer
 	out  *bufio.Reader
 	done chan error
@@ -167,7 +168,9 @@ func startWriter(t *testing.T, path string) *writer {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = []string{roleEnv + "=writer", "POSIX_DIR=" + path}
+	// With GOTRACEBACK=crash SIGABRT ends it as a signal, without pending
+	// ones; SIGKILL stays pending while it exits.
+	cmd.Env = []string{roleEnv + "=writer", "POSIX_DIR=" + path, "GOTRACEBACK=crash"}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +183,7 @@ func startWriter(t *testing.T, path string) *writer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
-	w := &writer{t: t, in: in, out: bufio.NewReader(out), done: make(chan error, 1)}
+	w := &writer{t: t, cmd: cmd, in: in, out: bufio.NewReader(out), done: make(chan error, 1)}
 	go func() {
 		st, err := cmd.Process.Wait() // unlike cmd.Wait leaves the pipe open
 		if err == nil && !st.Success() {
@@ -194,6 +197,9 @@ func startWriter(t *testing.T, path string) *writer {
 // writeSlowly is what the process of a writer does. Its first write makes the
 // kernel ask for security.capability, the second asks for nothing.
 func writeSlowly(path string) error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return err
+	}
 	f, err := os.Create(path)
 	if err != nil {
 		return err
@@ -209,6 +215,9 @@ func writeSlowly(path string) error {
 		return err
 	}
 	fmt.Println("written")
+	if _, err := fmt.Scanln(new(string)); err != nil {
+		return err
+	}
 	return f.Close()
 }
 
@@ -239,6 +248,32 @@ func (w *writer) expect(want string) {
 	}
 }
 
+// TestKilledWriter: a process that is killed while the servers do not answer
+// dies, although its files have data that is not published; the data is.
+func TestKilledWriter(t *testing.T) {
+	p := needMount(t)
+	drive := p.drive(t)
+	dir, other := p.mount(t, drive), p.mount(t, drive)
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGABRT} {
+		name := fmt.Sprintf("/f%d", int(sig))
+		w := startWriter(t, dir+name)
+		w.expect("opened")
+		thaw := p.freeze(t)
+		w.say("go")
+		w.expect("written")
+		// It closes the file as it dies.
+		if err := w.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if err := await(t, fmt.Sprintf("the writer after %v", sig), w.done); err == nil || !strings.Contains(err.Error(), "signal: ") {
+			t.Errorf("the writer ended with %v, want %v", err, sig)
+		}
+		thaw()
+		p.must(t, "sync", dir)
+		holds(t, other+name, append([]byte("first"), bytes.Repeat([]byte("0"), 100_000)...))
+	}
+}
+
 // TestKilledServers: a mount survives the death of all servers; what waited
 // and what was buffered is completed when they are started again.
 func TestKilledServers(t *testing.T) {
@@ -258,6 +293,7 @@ func TestKilledServers(t *testing.T) {
 	}
 	w.say("go")
 	w.expect("written") // needs nobody
+	w.say("close")
 	cmd, done := start(t, "cat", dir+"/f")
 	blocked(t, cmd, done)
 	mk, made := start(t, "mkdir", dir+"/d")
