@@ -24,6 +24,12 @@ func TestMain(m *testing.M) {
 	case "janitor":
 		janitor(os.Getenv("POSIX_DIR"))
 		return
+	case "writer":
+		if err := writeSlowly(os.Getenv("POSIX_DIR")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	case "child":
 		os.Exit(child())
 	}
@@ -57,7 +63,20 @@ func startJanitor(dir string) (*exec.Cmd, io.Closer, error) {
 // janitor takes down everything that runs below dir, whatever state it is in,
 // and removes dir.
 func janitor(dir string) {
-	io.Copy(io.Discard, os.Stdin)
+	parent := os.Getppid()
+	end := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(end)
+	}()
+	// A parent that dies in a call to the mount closes nothing.
+	for dead := false; !dead; dead = dead || leaderDead(parent) {
+		select {
+		case <-end:
+			dead = true
+		case <-time.After(time.Second):
+		}
+	}
 	signalAll(dir, unix.SIGCONT)
 	for _, m := range mountsBelow(dir) {
 		unix.Unmount(m, unix.MNT_DETACH)
@@ -72,6 +91,13 @@ func janitor(dir string) {
 	if os.Getenv("POSIX_KEEP") == "" {
 		os.RemoveAll(dir)
 	}
+}
+
+// leaderDead reports whether the first thread of a process is gone.
+func leaderDead(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	i := bytes.LastIndexByte(stat, ')') // behind the name, which may hold anything
+	return err != nil || i < 0 || bytes.HasPrefix(stat[i:], []byte(") Z"))
 }
 
 // mountsBelow lists mount points below dir, the deepest first.

@@ -120,6 +120,7 @@ func (f *fileSystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if in.Fh == syscall.O_RDONLY {
 		return fuse.OK
 	}
+	defer f.conn.letDie(in.Unique)()
 	_, err := do[*meta.EmptyResult](f, &in.InHeader, core.Flush{Ino: f.ino(in.NodeId)})
 	return status(err)
 }

@@ -88,6 +88,55 @@ func (c *conn) watch(req *request) {
 	}()
 }
 
+// letDie cancels a slow request of a process that a signal has killed and that
+// closes its files now. The kernel waits for the answer without listening to
+// signals, so that with the servers away nothing could end the process. Nobody
+// reads the answer; what is buffered is published nevertheless. The function
+// returned ends the watch.
+func (c *conn) letDie(unique uint64) (done func()) {
+	t := time.AfterFunc(signalPoll, func() {
+		c.mu.Lock()
+		req := c.calls[unique]
+		c.mu.Unlock()
+		if req != nil && wasKilled(req.pid) {
+			c.stop(req)
+		}
+	})
+	return func() { t.Stop() }
+}
+
+// wasKilled reports whether a thread is exiting because of a signal.
+func wasKilled(tid uint32) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(tid), 10) + "/stat")
+	return err == nil && exitingBySignal(stat)
+}
+
+// Fields of /proc/pid/stat, counted from the state, the first behind the name.
+const (
+	statFlags    = 6
+	statExitCode = 49
+	flagExiting  = 0x4 // PF_EXITING
+	exitSignal   = 0x7f
+)
+
+// exitingBySignal reads /proc/pid/stat.
+func exitingBySignal(stat []byte) bool {
+	i := bytes.LastIndexByte(stat, ')') // the name may hold anything
+	if i < 0 {
+		return false
+	}
+	f := bytes.Fields(stat[i+1:])
+	if len(f) <= statExitCode {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(f[statFlags]), 10, 32)
+	if err != nil || flags&flagExiting == 0 {
+		return false
+	}
+	code, err := strconv.ParseUint(string(f[statExitCode]), 10, 32)
+	return err == nil && code&exitSignal != 0
+}
+
 // wantsStop reports whether a thread has a stop signal pending that it does
 // not block. A thread that cannot be seen (another pid namespace) counts as
 // stopping: better an interrupted call than one that cannot be ended.

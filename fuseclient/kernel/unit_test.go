@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -282,4 +283,25 @@ func FuzzStopPending(f *testing.F) {
 			t.Errorf("%q passes as harmless", b)
 		}
 	})
+}
+
+func TestExitingBySignal(t *testing.T) {
+	line := func(name string, flags, code int) []byte {
+		return fmt.Appendf(nil, "7 (%s) R 1 7 7 0 -1 %d%s %d\n", name, flags, strings.Repeat(" 0", statExitCode-statFlags-1), code)
+	}
+	for _, c := range []struct {
+		stat []byte
+		want bool
+	}{
+		{line("cat", 0x404004, 9), true},
+		{line("a) R (b", 0x4, 15), true},
+		{line("cat", 0x4, 2<<8), false},   // exit(2)
+		{line("cat", 0x400000, 9), false}, // a stop, or the code of nothing
+		{[]byte("7 (cat) R 1"), false},
+		{nil, false},
+	} {
+		if got := exitingBySignal(c.stat); got != c.want {
+			t.Errorf("%q: %v", c.stat, got)
+		}
+	}
 }
