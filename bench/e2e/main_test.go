@@ -18,7 +18,7 @@ const workLimit = 100 * time.Second // of one program
 
 var binary string // built once, by TestMain
 
-var raceBinary = flag.Bool("race-binary", false, "build the binary with the race detector; its reports fail no test but stand in the logs")
+var raceBinary = flag.Bool("race-binary", false, "build the binary with the race detector")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
