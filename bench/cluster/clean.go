@@ -52,9 +52,7 @@ func watch(root string) (stop func(), err error) {
 
 // clean ends everything below Root. What cannot be ended fails the test.
 func (c *Cluster) clean() {
-	if c.t.Failed() {
-		c.printLogs()
-	}
+	c.checkLogs()
 	for _, dir := range Mounts(c.Root) {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			c.t.Errorf("umount -l %s: %v", dir, err)
@@ -80,23 +78,40 @@ func (c *Cluster) clean() {
 	}
 }
 
-// printLogs shows the end of every log.
-func (c *Cluster) printLogs() {
-	const tail = 3000
-	var files []string
-	for _, pattern := range []string{"up.out", "*.log", "data/logs/*.log", "data/mounts/*.log", "data/mounts/*/*.log"} {
-		found, _ := filepath.Glob(filepath.Join(c.Root, pattern))
-		files = append(files, found...)
+// crashes begin the lines by which the Go runtime tells that a process ended,
+// or computes, wrongly. A server that is started again would hide it.
+var crashes = []string{"panic: ", "fatal error: ", "WARNING: DATA RACE"}
+
+// checkLogs fails the test if a process crashed, and shows the end of every
+// log, and every crash, if the test failed.
+func (c *Cluster) checkLogs() {
+	const tail, crash = 3000, 6000
+	texts := map[string]string{}
+	for _, pattern := range []string{"up.out", "*.log", "data/logs/*.log"} {
+		files, err := filepath.Glob(filepath.Join(c.Root, pattern))
+		if err != nil {
+			c.t.Error(err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				c.t.Error(err)
+			}
+			texts[strings.TrimPrefix(f, c.Root)] = "\n" + string(b)
+		}
 	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil || len(b) == 0 {
-			continue
+	for f, text := range texts {
+		for _, begin := range crashes {
+			if i := strings.Index(text, "\n"+begin); i >= 0 {
+				c.t.Errorf("crash in %s:%s", f, text[i:min(len(text), i+crash)])
+			}
 		}
-		if len(b) > tail {
-			b = b[len(b)-tail:]
-		}
-		c.t.Logf("--- %s\n%s", strings.TrimPrefix(f, c.Root), b)
+	}
+	if !c.t.Failed() {
+		return
+	}
+	for f, text := range texts {
+		c.t.Logf("--- %s\n%s", f, text[max(0, len(text)-tail):])
 	}
 }
 

@@ -16,10 +16,11 @@ import (
 // commandLimit bounds every command; the verbs' own --timeout is shorter.
 const commandLimit = 90 * time.Second
 
-// Build compiles the binary into dir and returns its path.
-func Build(dir string) (string, error) {
+// Build compiles the binary into dir, with more flags of `go build`, and
+// returns its path.
+func Build(dir string, flags ...string) (string, error) {
 	bin := filepath.Join(dir, "agentdrive")
-	out, err := exec.Command("go", "build", "-o", bin, "agentdrive/cmd/agentdrive").CombinedOutput()
+	out, err := exec.Command("go", append(append([]string{"build", "-o", bin}, flags...), "agentdrive/cmd/agentdrive")...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}

@@ -55,7 +55,7 @@ func freePorts(t *testing.T, n int) []string {
 func TestFormedByHand(t *testing.T) {
 	fit(t)
 	c := cluster.New(t, cluster.Options{Bin: binary})
-	ports := freePorts(t, 8)
+	ports := freePorts(t, 9)
 	h := byHand{c: c, addrs: strings.Join(ports[:3], ",")}
 	for i, addr := range ports[:3] {
 		h.peers += fmt.Sprintf(",%d=%s", i+1, addr)
@@ -81,6 +81,7 @@ func TestFormedByHand(t *testing.T) {
 	for _, pid := range pids {
 		stop(t, c, pid)
 	}
+	t.Run("another cluster", func(t *testing.T) { anotherCluster(t, h, ports[6:]) })
 	// and again on the same directories
 	for id := 1; id <= 3; id++ {
 		c.Spawn(fmt.Sprint("metaserver-", id), h.metaserver(id, fmt.Sprint("m", id))...)
@@ -102,7 +103,6 @@ func stop(t *testing.T, c *cluster.Cluster, pid int) {
 // A server is refused on a directory that is not its own, and told the way
 // out; the directory's owner serves on.
 func refusals(t *testing.T, h byHand, ports []string) {
-	other := "1=" + ports[6]
 	for _, tt := range []struct {
 		name string
 		code int
@@ -116,7 +116,6 @@ func refusals(t *testing.T, h byHand, ports []string) {
 		{"another role", 6, "mismatch", h.chunkserver(1, "m1", ports[6])},
 		{"another cluster", 6, "mismatch", h.with(h.metaserver(1, "m1"), "--listen", ports[6], "--cluster", strings.Repeat("ab", 16))},
 		{"another cluster, chunkserver", 6, "mismatch", append(h.chunkserver(1, "c1", ports[6]), "--cluster", strings.Repeat("ab", 16))},
-		{"another list of peers", 6, "mismatch", h.with(h.metaserver(1, "m1"), "--listen", ports[6], "--peers", other)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := cluster.Exec(context.Background(), "/", 30*time.Second, nil, append(append([]string{binary}, tt.args...), "--json")...)
@@ -128,6 +127,31 @@ func refusals(t *testing.T, h byHand, ports []string) {
 	}
 	if got := h.c.Run("status", "--servers", h.addrs, "--json"); got.Code != 0 {
 		t.Errorf("after the refusals: %v", got)
+	}
+}
+
+// anotherCluster forms a second cluster and starts servers of it on the
+// directories of the first, which does not run.
+func anotherCluster(t *testing.T, h byHand, ports []string) {
+	o := byHand{c: h.c, addrs: ports[0], peers: "1=" + ports[0]}
+	for _, pid := range []int{
+		h.c.Spawn("other-meta", append(o.metaserver(1, "m9"), "--copies", "1")...),
+		h.c.Spawn("other-chunk", o.chunkserver(9, "c9", ports[2])...),
+	} {
+		defer stop(t, h.c, pid)
+	}
+	h.c.Do("status", "--wait", "--timeout", "20s", "--servers", o.addrs)
+	for name, args := range map[string][]string{
+		"chunkserver": o.chunkserver(1, "c1", ports[1]),
+		"metaserver":  h.with(o.metaserver(1, "m1"), "--listen", ports[1]),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := cluster.Exec(context.Background(), "/", 10*time.Second, nil, append(append([]string{binary}, args...), "--json")...)
+			r.Stderr = lastLine(r.Stderr)
+			if f := fault(t, r, 6, "mismatch"); f.Hint == "" {
+				t.Errorf("no hint: %v", r)
+			}
+		})
 	}
 }
 

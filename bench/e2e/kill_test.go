@@ -11,7 +11,7 @@ import (
 // lives they wait and go on, on the same mount.
 func TestKill(t *testing.T) {
 	fit(t, "git", "sqlite3")
-	repo := repository(t, 300)
+	repo := repository(t, 200)
 	kill := func(pick func(*cluster.Cluster) cluster.Server) func(*cluster.Cluster) {
 		return func(c *cluster.Cluster) { c.Kill(pick(c)) }
 	}
@@ -25,7 +25,6 @@ func TestKill(t *testing.T) {
 		{name: "leader", short: true, noRespawn: true, kill: kill((*cluster.Cluster).Leader)},
 		{name: "follower", kill: kill((*cluster.Cluster).Follower)},
 		{name: "chunkserver", noRespawn: true, kill: kill(chunkserver)},
-		{name: "chunkserver returns", kill: kill(chunkserver)},
 		{name: "all", kill: func(c *cluster.Cluster) { c.KillAll(); c.Up() }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

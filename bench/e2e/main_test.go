@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,16 +18,25 @@ const workLimit = 100 * time.Second // of one program
 
 var binary string // built once, by TestMain
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+var raceBinary = flag.Bool("race-binary", false, "build the binary with the race detector")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	if why := cluster.Unfit(); why != "" {
 		return m.Run() // each test skips
 	}
+	var flags []string
+	if *raceBinary {
+		flags = append(flags, "-race")
+	}
 	dir, err := os.MkdirTemp("", "agentdrive-e2e")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		binary, err = cluster.Build(dir)
+		binary, err = cluster.Build(dir, flags...)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

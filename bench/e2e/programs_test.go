@@ -13,7 +13,7 @@ import (
 // wrote.
 func TestPrograms(t *testing.T) {
 	fit(t, "git", "sqlite3", "rsync", "tar", "diff", "go")
-	repo := repository(t, 120)
+	repo := repository(t, 60)
 	c := start(t, 3)
 	m := []string{c.Mount("demo", "a"), c.Mount("demo", "b")}
 	// both runs fn for both mounts at once: here is its own, there the other.

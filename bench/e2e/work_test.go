@@ -70,7 +70,7 @@ func sameClone(repo, clone string) error {
 // sqliteWork commits rows, one transaction of one process each, and checks
 // that every row whose commit was reported is there.
 func sqliteWork(dir string) *work {
-	const least = 30
+	const least = 20
 	var rows atomic.Int64
 	db := filepath.Join(dir, "rows.db")
 	return &work{
@@ -124,7 +124,7 @@ func fioWork(dir string) *work {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
-			return try(dir, "fio", "--name=verify", "--directory="+dir, "--rw=randwrite", "--bs=4k", "--size=6m", "--fsync=16",
+			return try(dir, "fio", "--name=verify", "--directory="+dir, "--rw=randwrite", "--bs=4k", "--size=4m", "--fsync=16",
 				"--ioengine=psync", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--randseed=7")
 		},
 	}

@@ -39,7 +39,7 @@ type Coder struct {
 }
 
 // Marshal encodes m as a top-level record of the given version, appended to
-// dst.
+// dst. It writes nothing into m: any number may encode one message at once.
 func Marshal(dst []byte, version uint8, m Message) []byte {
 	c := Coder{buf: append(dst, version), version: version}
 	m.Wire(&c)
@@ -129,12 +129,14 @@ func (c *Coder) I64(p *int64) {
 	}
 }
 
+// ranged codes *p and tells whether the caller shall keep it: only what was
+// decoded, for encoders of one value run at once.
 func (c *Coder) ranged(p *uint64, max uint64) bool {
 	c.U64(p)
 	if c.decoding && c.err == nil && *p > max {
 		c.Fail("%d is out of range", *p)
 	}
-	return c.err == nil
+	return c.decoding && c.err == nil
 }
 
 // U32 codes an unsigned integer as a varint.

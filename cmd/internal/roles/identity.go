@@ -95,6 +95,16 @@ func derivedCluster(peers []cluster.Peer) [16]byte {
 	return [16]byte(h.Sum(nil)[:16])
 }
 
+// samePeers refuses the peers of another cluster: a cluster formed by hand has
+// its id from its list of peers. Who names the cluster means it.
+func samePeers(c cluster.ServerConfig) error {
+	if derivedCluster(c.Peers) == c.Cluster {
+		return nil
+	}
+	return errs.E("server.claim", errs.Mismatch, fmt.Sprintf("%s belongs to cluster %x, and --peers are not those it was formed with", c.Data, c.Cluster), nil).
+		WithHint(fmt.Sprintf("give it the --peers of its own cluster, or an empty --data directory; if the peers are right, say so with --cluster %x", c.Cluster))
+}
+
 // askCluster learns the cluster's id from its metadata servers.
 func askCluster(ctx context.Context, mc *metaclient.Client) ([16]byte, error) {
 	m, err := awaitMap(ctx, mc)

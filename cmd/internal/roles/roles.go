@@ -65,8 +65,14 @@ func policy(copies int) metaserver.Policy {
 }
 
 func (r Runner) metaserver(ctx context.Context, c cluster.ServerConfig, log *slog.Logger) (err error) {
+	named := c.Cluster != [16]byte{}
 	if err := claim(&c, func() ([16]byte, error) { return derivedCluster(c.Peers), nil }); err != nil {
 		return err
+	}
+	if !named {
+		if err := samePeers(c); err != nil {
+			return err
+		}
 	}
 	network := rpc.TCP{}
 	ln, err := network.Listen(c.Listen)
