@@ -2,6 +2,7 @@ package fuseclient
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -97,7 +98,7 @@ func (d *dataPath) stored(id chunk.BlockID, pending int, deliver func(chunk.Serv
 	}
 	d.mu.Unlock()
 	for _, x := range early {
-		if x.Err == nil {
+		if x.Err == nil && deliver != nil {
 			deliver(x.Member)
 		}
 	}
@@ -157,15 +158,19 @@ func (d *dataPath) onLate(x blockio.Late) {
 
 // fill assembles a read.
 func (d *dataPath) fill(ctx context.Context, owner chunk.Owner, plan *core.FilePlan, dst []byte) (int, error) {
+	total := 0
+	for i := range plan.Pieces {
+		total += int(plan.Pieces[i].Len)
+	}
+	if total > len(dst) { // told before anything writes into dst
+		return 0, errs.E("mount.read", errs.Corrupt, "plan is longer than the request", nil)
+	}
 	var wg sync.WaitGroup
 	var once sync.Once
 	var failed error
 	n := 0
 	for i := range plan.Pieces {
 		p := &plan.Pieces[i]
-		if n+int(p.Len) > len(dst) {
-			return 0, errs.E("mount.read", errs.Corrupt, "plan is longer than the request", nil)
-		}
 		part := dst[n : n+int(p.Len)]
 		n += int(p.Len)
 		switch {
@@ -194,7 +199,12 @@ func (d *dataPath) fill(ctx context.Context, owner chunk.Owner, plan *core.FileP
 // answers: a read is late rather than wrong.
 func (d *dataPath) readBlock(ctx context.Context, owner chunk.Owner, p *core.Piece, dst []byte) error {
 	fetch := func(ctx context.Context, id chunk.BlockID, off, length uint32) ([]byte, error) {
-		return d.reader.Get(ctx, d.grant(owner, chunk.RightRead), d.holders(p.Block), id, off, length)
+		from := d.holders(p.Block)
+		if len(from) == 0 {
+			// Written under an epoch newer than our map, which is fetched again.
+			return nil, errs.E("mount.read", errs.Unavailable, fmt.Sprintf("the cluster map does not know placement epoch %d of block %s", p.Block.Epoch, id), nil)
+		}
+		return d.reader.Get(ctx, d.grant(owner, chunk.RightRead), from, id, off, length)
 	}
 	for first := true; ; first = false {
 		err := d.cache.Read(ctx, p.Block.ID, p.Block.Len, p.BlockOff, dst, fetch)

@@ -79,6 +79,9 @@ func (r *runner) step(ev core.Event) {
 }
 
 func (r *runner) stepLocked(ev core.Event) {
+	if r.ended {
+		return // what it would start could no longer be waited for
+	}
 	if f, ok := ev.(core.FrameIn); ok {
 		if w, ok := f.Frame.(*meta.Welcome); ok && r.stream != nil && r.stream.number == f.Stream {
 			r.welcome = w

@@ -21,7 +21,7 @@ func (n *node) chores() {
 		return
 	}
 	v := n.mem.View()
-	closed, err := state.Closed(v, 8)
+	closed, err := state.Closed(v, 0, 8)
 	if err != nil {
 		n.w.fail("closed sessions: %v", err)
 	}
@@ -34,7 +34,7 @@ func (n *node) chores() {
 		}
 		n.submit(&state.Swept{Session: se.ID})
 	}
-	freed, err := tree.FreedBlocks(v, n.w.now+n.clockError-freeGrace, 8)
+	freed, err := tree.FreedBlocks(v, tree.FreedKey{}, n.w.now+n.clockError-freeGrace, 8)
 	if err != nil {
 		n.w.fail("freed blocks: %v", err)
 	}

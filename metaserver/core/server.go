@@ -50,7 +50,13 @@ type stream struct {
 	// Mutations answered on this stream and not acknowledged. A client that
 	// resumed repeats what was in flight; the answer may have overtaken that.
 	answered map[meta.OpID]bool
+
+	asked int // reads and renewals without an answer
 }
+
+// maxAsked bounds the unanswered reads and renewals of a stream, far above
+// what a client has: each costs memory until a confirmation comes.
+const maxAsked = 16 * meta.OpWindow
 
 // maxEarlyPins bounds early; a client that has more waits for Welcome.
 const maxEarlyPins = 1 << 24

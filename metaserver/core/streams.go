@@ -46,7 +46,7 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 	case *meta.Log:
 		s.onLog(st, se, f)
 	case *meta.Renew:
-		s.confirm(confirmable{stream: st, renew: f})
+		s.ask(confirmable{stream: st, renew: f})
 	case *meta.Reclaim:
 		s.onReclaim(st, se, f)
 	case *meta.Unpin:
@@ -76,7 +76,7 @@ func (s *Server) greet(st *stream) bool {
 func (s *Server) onOp(st *stream, se *session, f *meta.OpFrame) {
 	s.onAcked(st, se, f.Acked)
 	if f.Op.Kind().IsRead() {
-		s.confirm(confirmable{stream: st, op: f})
+		s.ask(confirmable{stream: st, op: f})
 		return
 	}
 	if se.inFlight[f.ID] || st.answered[f.ID] {
@@ -168,6 +168,16 @@ func (se *session) owe(id meta.OpID, ino meta.Ino) {
 // holds reports whether the session pins an inode.
 func (se *session) holds(ino meta.Ino) bool { return se.pins[ino] > 0 || se.owedPins[ino] > 0 }
 
+// ask confirms for a client, unless too much of its waits.
+func (s *Server) ask(w confirmable) {
+	if w.stream.asked >= maxAsked {
+		s.evict(w.stream, protocolError("too many reads without an answer"))
+		return
+	}
+	w.stream.asked++
+	s.confirm(w)
+}
+
 // confirm queues work for the next leadership confirmation (rule S3). One
 // round is under way at a time: what arrives meanwhile needs the next, since
 // the round began before it.
@@ -224,6 +234,7 @@ func (s *Server) confirmed(w confirmable) {
 		s.emit(ReadSession{tok, w.resume.Session, w.resume.Epoch, w.resume.Nonce})
 	case st.session == nil:
 	case w.renew != nil:
+		st.asked--
 		st.session.deadline = s.now + s.cfg.TTL + s.cfg.TTL/10
 		s.flushAcked(st.session)
 		s.emit(Send{st.id, &meta.Renewed{Seq: w.renew.Seq}})
@@ -240,6 +251,7 @@ func (s *Server) onReadDone(ev ReadDone) {
 	if r == nil || s.streams[r.stream.id] != r.stream || r.stream.session == nil {
 		return // the client asks again on its new stream
 	}
+	r.stream.asked--
 	s.reply(r.stream, r.id, ev.Outcome)
 }
 

@@ -9,7 +9,7 @@ import "agentdrive/chunkserver/chunk"
 const (
 	AdminService   = "agentdrive.meta.v1.Admin"
 	CallHello      = "Hello"      // Empty -> HelloReply; any server
-	CallMap        = "Map"        // Empty -> MapReply; any server, from its own copy
+	CallMap        = "Map"        // MapCall -> MapReply; any server, from its own copy
 	CallRegister   = "Register"   // RegisterCall -> MapReply; leader of group 0
 	CallDrives     = "Drives"     // Empty -> DrivesReply; leader of group 0
 	CallFindDrive  = "FindDrive"  // DriveCall -> DriveInfo; leader of group 0
@@ -59,10 +59,18 @@ type MapReply struct {
 	Placements []PlacementInfo
 }
 
-// PlacementInfo is the set of chunk servers of a placement epoch.
+// PlacementInfo is the set of chunk servers of a placement epoch, with the
+// failure domains that they had when it began; addresses are in ChunkServers.
 type PlacementInfo struct {
 	Epoch   uint64
-	Servers []chunk.ServerID
+	Servers []ServerInfo
+}
+
+// MapCall asks for the cluster map.
+type MapCall struct {
+	// Fresh: as of now, by the leader of group 0. Otherwise any server answers
+	// from its own copy, which may be behind.
+	Fresh bool `json:",omitempty"`
 }
 
 // RegisterCall announces a chunk server.

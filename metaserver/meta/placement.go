@@ -14,15 +14,9 @@ func (m *MapReply) Members(pg uint32, epoch uint64) []chunk.ServerID {
 	if epoch == 0 || epoch > uint64(len(m.Placements)) {
 		return nil
 	}
-	in := map[chunk.ServerID]bool{}
-	for _, id := range m.Placements[epoch-1].Servers {
-		in[id] = true
-	}
 	var servers []placement.Server
-	for _, s := range m.ChunkServers {
-		if in[s.ID] {
-			servers = append(servers, placement.Server{ID: s.ID, Host: s.Host, Rack: s.Rack, Zone: s.Zone})
-		}
+	for _, s := range m.Placements[epoch-1].Servers {
+		servers = append(servers, placement.Server{ID: s.ID, Host: s.Host, Rack: s.Rack, Zone: s.Zone})
 	}
 	return placement.Members(pg, servers, m.Copies)
 }

@@ -36,7 +36,9 @@ type Client struct {
 	leaders map[uint32]string    // presumed, by group
 	turn    int                  // whom to ask next when nobody is presumed
 	failed  map[string]time.Time // when an address last did not answer
-	last    *meta.MapReply
+
+	answered map[string]time.Time // when an address last said hello
+	last     *meta.MapReply
 }
 
 // New makes a client; nothing is sent before the first call.
@@ -47,7 +49,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	return &Client{
 		network: cfg.Network, servers: append([]string(nil), cfg.Servers...),
-		conns: map[string]*grpc.ClientConn{}, leaders: map[uint32]string{}, failed: map[string]time.Time{},
+		conns: map[string]*grpc.ClientConn{}, leaders: map[uint32]string{}, failed: map[string]time.Time{}, answered: map[string]time.Time{},
 	}, nil
 }
 
@@ -115,6 +117,9 @@ func (c *Client) learn(group uint32, asked, hint string) {
 		c.leaders[group] = hint
 		return
 	}
+	if a := c.leaders[group]; a != "" && a != asked {
+		return // another call found the leader meanwhile
+	}
 	delete(c.leaders, group)
 	c.turn++
 }
@@ -123,6 +128,7 @@ func (c *Client) learn(group uint32, asked, hint string) {
 func (c *Client) unanswered(group uint32, asked string) {
 	c.mu.Lock()
 	c.failed[asked] = time.Now()
+	delete(c.answered, asked)
 	c.mu.Unlock()
 	c.learn(group, asked, "")
 }
@@ -170,13 +176,45 @@ func (c *Client) At(ctx context.Context, addr, method string, call, reply any) e
 // retryPause is the wait between rounds over the servers.
 const retryPause = 50 * time.Millisecond
 
+// helloTimeout is how long a server may take to say hello. Beyond it another
+// is asked: a process that was stopped keeps its connections, and the call
+// itself may rightly take long.
+const helloTimeout = time.Second
+
+// alive returns nil if a server answers, or did within the last distrust; kind
+// errs.Unavailable if it hangs.
+func (c *Client) alive(ctx context.Context, addr string) error {
+	c.mu.Lock()
+	last := c.answered[addr]
+	c.mu.Unlock()
+	if time.Since(last) <= distrust {
+		return nil
+	}
+	hello, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	err := c.At(hello, addr, meta.CallHello, &meta.Empty{}, new(meta.HelloReply))
+	switch {
+	case ctx.Err() != nil || errs.Is(err, errs.Unavailable):
+		return err
+	case errs.Is(err, errs.Timeout):
+		return errs.E("metaclient.hello", errs.Unavailable, fmt.Sprintf("metadata server %s hangs: it takes connections and does not answer", addr), err)
+	}
+	c.mu.Lock()
+	c.answered[addr] = time.Now()
+	c.mu.Unlock()
+	return nil // whatever it answered
+}
+
 // Leader makes a call of the leader of a group. It follows hints, and asks
 // again while nobody leads or answers, until ctx ends; then the last error is
 // returned with kind errs.Unavailable.
 func (c *Client) Leader(ctx context.Context, group uint32, method string, call, reply any) error {
 	for {
 		addr := c.presumed(group)
-		err := c.At(ctx, addr, method, call, reply)
+		err := c.alive(ctx, addr)
+		if err == nil {
+			err = c.At(ctx, addr, method, call, reply)
+		}
 		switch {
 		case err == nil:
 			c.remember(group, addr)
@@ -198,17 +236,54 @@ func (c *Client) Leader(ctx context.Context, group uint32, method string, call, 
 	}
 }
 
-// Any makes a call of whichever server answers first, each tried once.
+// patience is how long one server may take before another is asked as well: a
+// process that hangs keeps its connections.
+const patience = 250 * time.Millisecond
+
+// Any makes a call of whichever server answers first, each tried once. The
+// next is asked when one failed or is slow.
 func (c *Client) Any(ctx context.Context, method string, call, reply any) error {
+	type answer struct {
+		body json.RawMessage
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // those still asked stop
+	servers := c.Servers()
+	answers := make(chan answer, len(servers))
+	ask := func() {
+		addr := servers[0]
+		servers = servers[1:]
+		go func() {
+			var a answer
+			a.err = c.At(ctx, addr, method, call, &a.body)
+			answers <- a
+		}()
+	}
 	var all []error
-	for _, addr := range c.Servers() {
-		err := c.At(ctx, addr, method, call, reply)
-		if err == nil {
-			return nil
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	ask()
+	for asked := 1; asked > 0; {
+		select {
+		case a := <-answers:
+			asked--
+			if a.err == nil {
+				if err := json.Unmarshal(a.body, reply); err != nil {
+					return errs.E("metaclient.call", errs.Corrupt, "reply of "+method, err)
+				}
+				return nil
+			}
+			all = append(all, a.err)
+			if !errs.Is(a.err, errs.Unavailable) && !errs.Is(a.err, errs.Timeout) {
+				return a.err
+			}
+		case <-timer.C:
 		}
-		all = append(all, err)
-		if !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Timeout) {
-			return err
+		if len(servers) > 0 && ctx.Err() == nil {
+			ask()
+			asked++
+			timer.Reset(patience)
 		}
 	}
 	return errs.E("metaclient.call", errs.Unavailable, "no metadata server answers", errors.Join(all...)).
@@ -218,7 +293,7 @@ func (c *Client) Any(ctx context.Context, method string, call, reply any) error 
 // Map fetches the cluster map and learns the metadata servers' addresses.
 func (c *Client) Map(ctx context.Context) (*meta.MapReply, error) {
 	r := new(meta.MapReply)
-	if err := c.Any(ctx, meta.CallMap, &meta.Empty{}, r); err != nil {
+	if err := c.Any(ctx, meta.CallMap, &meta.MapCall{}, r); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()

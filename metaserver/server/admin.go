@@ -84,8 +84,15 @@ func (s *Server) hello(context.Context, *meta.Empty) (*meta.HelloReply, error) {
 }
 
 // clusterMap answers from this server's copy, which may be behind: a client
-// that finds a server missing asks again.
-func (s *Server) clusterMap(context.Context, *meta.Empty) (*meta.MapReply, error) {
+// that finds a server missing asks again. A fresh map comes from the leader.
+func (s *Server) clusterMap(ctx context.Context, q *meta.MapCall) (r *meta.MapReply, err error) {
+	if q.Fresh {
+		err = s.leading(ctx, 0, func(_ *host, v kv.View) (err error) {
+			r, err = s.mapFrom(v)
+			return err
+		})
+		return r, err
+	}
 	v, err := s.hosts[0].group.View()
 	if err != nil {
 		return nil, err
@@ -114,7 +121,11 @@ func (s *Server) mapFrom(v kv.View) (*meta.MapReply, error) {
 		r.ChunkServers = append(r.ChunkServers, meta.ServerInfo{ID: c.ID, Address: c.Address, Host: c.Host, Rack: c.Rack, Zone: c.Zone})
 	}
 	for _, p := range m.Placements {
-		r.Placements = append(r.Placements, meta.PlacementInfo{Epoch: p.Epoch, Servers: p.Servers})
+		info := meta.PlacementInfo{Epoch: p.Epoch}
+		for _, c := range p.Servers {
+			info.Servers = append(info.Servers, meta.ServerInfo{ID: c.ID, Host: c.Host, Rack: c.Rack, Zone: c.Zone})
+		}
+		r.Placements = append(r.Placements, info)
 	}
 	return r, nil
 }
@@ -146,12 +157,21 @@ func (s *Server) registerChunk(ctx context.Context, q *meta.RegisterCall) (*meta
 			WithHint("start it with the --peers of its own cluster, or on an empty --data directory")
 	}
 	in := q.Server
+	for _, text := range []string{in.Address, in.Host, in.Rack, in.Zone} {
+		if len(text) > maxText {
+			return nil, errs.E("server.register", errs.NameTooLong, fmt.Sprintf("an address or failure domain of %d bytes, allowed are %d", len(text), maxText), nil)
+		}
+	}
 	_, err := s.hosts[0].submit(ctx, &state.PutServer{Server: state.Server{ID: in.ID, Address: in.Address, Host: in.Host, Rack: in.Rack, Zone: in.Zone}})
 	if err != nil {
 		return nil, err
 	}
-	return s.clusterMap(ctx, nil)
+	return s.clusterMap(ctx, &meta.MapCall{})
 }
+
+// maxText bounds what an administrator's call may put into the log besides
+// names of drives: an entry that does not fit would fail with all that shares it.
+const maxText = 256
 
 func driveInfo(d state.Drive) meta.DriveInfo {
 	return meta.DriveInfo{ID: d.ID, Name: d.Name, Group: d.Group, Created: d.Created}
@@ -188,6 +208,9 @@ func (s *Server) findDrive(ctx context.Context, q *meta.DriveCall) (*meta.DriveI
 // group. A crash between the two leaves a drive without a root: creating it
 // again, or the chore that looks for such drives, completes it.
 func (s *Server) createDrive(ctx context.Context, q *meta.DriveCall) (*meta.DriveInfo, error) {
+	if err := state.CheckDriveName(q.Name); err != nil {
+		return nil, err
+	}
 	res, err := s.hosts[0].submit(ctx, &state.CreateDrive{Name: q.Name, Group: q.Group})
 	if err != nil {
 		if !q.IfNotExists || !errs.Is(err, errs.Exist) {
@@ -216,13 +239,16 @@ func decodeDrive(res any) (state.Drive, error) {
 }
 
 func (s *Server) initDriveIn(ctx context.Context, d meta.DriveInfo) error {
-	return s.callGroup(ctx, d.Group, meta.CallInitDrive, &meta.GroupDriveCall{Group: d.Group, Drive: d.ID, Name: d.Name})
+	return s.callGroup(ctx, d.Group, meta.CallInitDrive, &meta.GroupDriveCall{Group: d.Group, Drive: d.ID, Name: d.Name}, &meta.Empty{})
 }
 
 // deleteDrive marks the drive in group 0, drops it in its group, and forgets
 // it. Interrupted, it is completed by deleting again or by a chore; refused by
 // the group, the mark is taken off.
 func (s *Server) deleteDrive(ctx context.Context, q *meta.DriveCall) (*meta.Empty, error) {
+	if len(q.Name) > state.MaxDriveName {
+		return nil, errs.E("drive.delete", errs.NotExist, fmt.Sprintf("no drive has a name of %d bytes", len(q.Name)), nil)
+	}
 	res, err := s.hosts[0].submit(ctx, &state.MarkDrive{Name: q.Name, Deleting: true})
 	if err != nil {
 		return nil, err
@@ -242,7 +268,7 @@ func (s *Server) deleteDrive(ctx context.Context, q *meta.DriveCall) (*meta.Empt
 
 func (s *Server) finishDelete(ctx context.Context, d state.Drive, force bool) error {
 	call := &meta.GroupDriveCall{Group: d.Group, Drive: d.ID, Name: d.Name, Force: force}
-	if err := s.callGroup(ctx, d.Group, meta.CallDropDrive, call); err != nil {
+	if err := s.callGroup(ctx, d.Group, meta.CallDropDrive, call, &meta.Empty{}); err != nil {
 		return err
 	}
 	_, err := s.hosts[0].submit(ctx, &state.RemoveDrive{Name: d.Name})
@@ -250,6 +276,9 @@ func (s *Server) finishDelete(ctx context.Context, d state.Drive, force bool) er
 }
 
 func (s *Server) initDrive(ctx context.Context, q *meta.GroupDriveCall) (*meta.Empty, error) {
+	if err := state.CheckDriveName(q.Name); err != nil {
+		return nil, err
+	}
 	return s.inGroup(ctx, q.Group, &state.InitDrive{Drive: q.Drive, Name: q.Name})
 }
 
@@ -276,7 +305,7 @@ func (s *Server) inGroup(ctx context.Context, group uint32, op state.Internal) (
 
 // callGroup makes a call of the leader of a group, here or elsewhere. It is
 // idempotent, so it is repeated until a leader answers or ctx ends.
-func (s *Server) callGroup(ctx context.Context, group uint32, method string, call any) error {
+func (s *Server) callGroup(ctx context.Context, group uint32, method string, call, reply any) error {
 	req, err := json.Marshal(call)
 	if err != nil {
 		return err
@@ -288,7 +317,7 @@ func (s *Server) callGroup(ctx context.Context, group uint32, method string, cal
 	for {
 		_, addr := h.group.Leader()
 		if addr != "" {
-			err = s.callAt(ctx, addr, method, req)
+			err = s.callAt(ctx, addr, method, req, reply)
 		} else {
 			err = errs.E("group.call", errs.Unavailable, fmt.Sprintf("group %d has no leader", group), nil)
 		}
@@ -301,13 +330,19 @@ func (s *Server) callGroup(ctx context.Context, group uint32, method string, cal
 	}
 }
 
-func (s *Server) callAt(ctx context.Context, addr, method string, req []byte) error {
+func (s *Server) callAt(ctx context.Context, addr, method string, req []byte, reply any) error {
 	cc, err := s.peers.conn(addr)
 	if err != nil {
 		return err
 	}
-	_, err = rpc.CallUnary(ctx, cc, errorCodec(addr), rpc.Method{Service: meta.AdminService, Name: method}, req)
-	return err
+	b, err := rpc.CallUnary(ctx, cc, errorCodec(addr), rpc.Method{Service: meta.AdminService, Name: method}, req)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, reply); err != nil {
+		return errs.E("group.call", errs.Corrupt, fmt.Sprintf("reply of %s from %s", method, addr), err)
+	}
+	return nil
 }
 
 func (s *Server) serverState(context.Context, *meta.Empty) (*meta.ServerReply, error) {

@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"time"
 
 	"agentdrive/chunkserver/chunk"
+	"agentdrive/chunkserver/chunkclient"
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
 	"agentdrive/metaserver/meta"
 	"agentdrive/metaserver/state"
+	"agentdrive/metaserver/tree"
 	"agentdrive/replication/members"
 )
 
@@ -30,7 +33,7 @@ func (s *Server) startChores() {
 		s.chores.Add(1)
 		go func() {
 			defer s.chores.Done()
-			m := &maintainer{s: s, h: h, seen: map[meta.BlockCopy]bool{}, inited: map[meta.DriveID]bool{}}
+			m := newMaintainer(s, h)
 			for s.pause(s.ctx, chorePause) == nil {
 				if _, ok := h.group.IsLeading(); !ok {
 					continue
@@ -57,24 +60,68 @@ func (s *Server) pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// maintainer does the chores of one group.
+// maintainer does the chores of one group. Lists are worked off from where the
+// pass before stopped, so that what cannot be done while a server is away does
+// not hold up the rest.
 type maintainer struct {
 	s    *Server
 	h    *host
 	view meta.MapReply
-	seen map[meta.BlockCopy]bool // missing copies of the pass before
+	up   map[chunk.ServerID]error // servers asked in this pass: nil answers
 	// inited are the drives whose root is known to exist in their group.
 	inited map[meta.DriveID]bool
+
+	seen   map[meta.BlockCopy]bool          // missing copies of the pass before
+	copies map[chunk.ServerID]chunk.BlockID // where the repair of a server goes on
+	freed  tree.FreedKey                    // where the deletion of freed blocks goes on
+	closed meta.SessionID                   // where the sweep goes on
+}
+
+func newMaintainer(s *Server, h *host) *maintainer {
+	return &maintainer{
+		s: s, h: h, inited: map[meta.DriveID]bool{},
+		seen: map[meta.BlockCopy]bool{}, copies: map[chunk.ServerID]chunk.BlockID{},
+	}
 }
 
 func (m *maintainer) pass(ctx context.Context) error {
 	if m.h.id == 0 {
 		return m.clusterChores(ctx)
 	}
-	if err := m.refreshMap(); err != nil {
+	// What is to be deleted is read before the map: then the map knows every
+	// server that may have it. Read the other way round, from a copy that lags,
+	// it might lack the newest, whose blocks would be forgotten, not deleted.
+	freed, closed, err := m.deletable()
+	if err != nil {
 		return err
 	}
-	return errors.Join(m.repair(ctx), m.deleteFreed(ctx), m.sweep(ctx))
+	m.up = map[chunk.ServerID]error{}
+	if err := m.refreshMap(ctx, len(freed) > 0 || len(closed) > 0); err != nil {
+		return err
+	}
+	return errors.Join(m.repair(ctx), m.deleteFreed(ctx, freed), m.sweep(ctx, closed))
+}
+
+// deletable lists the next freed blocks and closed sessions. Both are final:
+// no entry makes a freed block live or opens a closed session, so a leader
+// that was deposed and does not know it yet deletes nothing that is needed.
+func (m *maintainer) deletable() (freed []tree.FreedBlock, closed []state.Session, err error) {
+	before := m.s.cfg.Clock.Now().Add(-freeGrace).UnixNano()
+	err = m.withView(func(v kv.View) (err error) {
+		if freed, err = tree.FreedBlocks(v, m.freed, before, freeBatch); err != nil {
+			return err
+		}
+		closed, err = state.Closed(v, m.closed, sweepBatch)
+		return err
+	})
+	m.freed, m.closed = tree.FreedKey{}, 0 // begin again, unless there is more
+	if len(freed) == freeBatch {
+		m.freed = freed[len(freed)-1].Key
+	}
+	if len(closed) == sweepBatch {
+		m.closed = closed[len(closed)-1].ID
+	}
+	return freed, closed, err
 }
 
 // clusterChores gives a new cluster its record, and completes creations and
@@ -117,9 +164,18 @@ func (m *maintainer) clusterChores(ctx context.Context) error {
 	return errors.Join(all...)
 }
 
-// refreshMap reads the cluster map from this server's copy of group 0.
-func (m *maintainer) refreshMap() error {
-	r, err := m.s.clusterMap(m.s.ctx, nil)
+// refreshMap reads the cluster map: from the leader of group 0 if it must be
+// fresh, else from this server's copy.
+func (m *maintainer) refreshMap(ctx context.Context, fresh bool) error {
+	r := new(meta.MapReply)
+	var err error
+	if fresh {
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		err = m.s.callGroup(ctx, 0, meta.CallMap, &meta.MapCall{Fresh: true}, r)
+	} else {
+		r, err = m.s.clusterMap(ctx, &meta.MapCall{})
+	}
 	if err != nil {
 		return err
 	}
@@ -130,6 +186,35 @@ func (m *maintainer) refreshMap() error {
 	}
 	return m.s.chunks.Set(addrs)
 }
+
+// ask makes a call of a chunk server. One that does not even tell its status
+// is left alone for the rest of the pass, so that it does not hold up the
+// others; kind errs.Unavailable.
+func (m *maintainer) ask(ctx context.Context, id chunk.ServerID, fn func(context.Context, *chunkclient.Client) error) error {
+	c, err := m.s.chunks.Client(id)
+	if err != nil {
+		return err
+	}
+	why, known := m.up[id]
+	if !known {
+		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+		_, why = c.Status(ctx)
+		cancel()
+		if errs.Is(why, errs.Timeout) {
+			why = errs.E("chunks.ask", errs.Unavailable, fmt.Sprintf("chunk server %d does not answer", id), why)
+		}
+		m.up[id] = why
+	}
+	if why != nil {
+		return why
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return fn(ctx, c)
+}
+
+// away reports whether err means that a server will be asked again later.
+func away(err error) bool { return errs.Is(err, errs.Unavailable) || errs.Is(err, errs.Timeout) }
 
 func (m *maintainer) grant(rights uint8) chunk.Grant {
 	return chunk.Grant{Cluster: m.s.cfg.Cluster, Owner: chunk.Owner{Group: m.h.id}, Rights: rights}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"agentdrive/internal/clock"
 	"agentdrive/internal/errs"
@@ -35,6 +36,7 @@ type host struct {
 	wg       sync.WaitGroup
 	timer    clock.Timer // owned by run
 	lastNow  int64       // newest stamp given; owned by run
+	term     uint64      // of the core's newest reign; owned by run
 
 	mu      sync.Mutex // guards the fields below; leaf
 	streams map[core.StreamID]*clientStream
@@ -102,6 +104,13 @@ func (h *host) run() {
 			return
 		}
 		for _, ev := range events {
+			switch e := ev.(type) {
+			case core.BecameLeader:
+				h.term = e.Term
+			case batchEnd:
+				ev = e.StreamFrame
+				<-e.room
+			}
 			for _, ef := range h.core.Step(core.Time(h.clock.Mono()), ev) {
 				h.do(ef)
 			}
@@ -129,7 +138,8 @@ func (h *host) do(ef core.Effect) {
 	case core.Propose:
 		h.propose(ef)
 	case core.Confirm:
-		h.spawn(func() { h.mail.put(core.Confirmed{Round: ef.Round, Err: h.confirm(h.ctx)}) })
+		term := h.term
+		h.spawn(func() { h.mail.put(core.Confirmed{Round: ef.Round, Err: h.confirmReign(term)}) })
 	case core.Read:
 		h.spawnRead(func() core.Event { return core.ReadDone{Token: ef.Token, Outcome: h.read(ef)} })
 	case core.ReadSession:
@@ -184,13 +194,40 @@ func (h *host) collect() {
 
 // confirm is the read rule: leadership confirmed after the call, and all that
 // was committed before it applied.
-func (h *host) confirm(ctx context.Context) error {
-	index, _, err := h.group.Confirm(ctx)
+func (h *host) confirm(ctx context.Context) error { return h.confirmTerm(ctx, 0) }
+
+// confirmTerm is confirm, in one term unless it is 0.
+func (h *host) confirmTerm(ctx context.Context, want uint64) error {
+	index, term, err := h.group.Confirm(ctx)
+	if err == nil && want != 0 && term != want {
+		err = errs.E("group.confirm", errs.NotLeader, fmt.Sprintf("asked in term %d, leading in term %d", want, term), nil)
+	}
 	if err != nil {
 		return err
 	}
 	return h.group.WaitApplied(ctx, index)
 }
+
+// confirmReign confirms that this server leads in the term of the core's reign.
+// After a reign lost and won again, the core may not have heard yet that its
+// own is over: sessions may have ended in between that it believes alive. The
+// core tries a failed confirmation again at once, so that a failure waits: no
+// majority may answer for as long as a lease of Raft, without any delay.
+func (h *host) confirmReign(term uint64) error {
+	err := h.confirmTerm(h.ctx, term)
+	if err != nil {
+		t := time.NewTimer(confirmPause)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-h.ctx.Done():
+		}
+	}
+	return err
+}
+
+// confirmPause is the wait behind a confirmation that failed.
+const confirmPause = 20 * time.Millisecond
 
 func (h *host) spawnRead(fn func() core.Event) {
 	h.spawn(func() {

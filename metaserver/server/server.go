@@ -5,7 +5,7 @@
 // Clients speak to the leader of their drive's group over a stream of frames
 // (streams.go); administrators and chunk servers use the calls in admin.go;
 // servers ask each other for their terms (peers.go). Leaders do the chores of
-// maintain.go.
+// chores.go and repair.go.
 package server
 
 import (
@@ -105,18 +105,21 @@ func Open(cfg Config, gs grpc.ServiceRegistrar) (*Server, error) {
 }
 
 func (s *Server) openGroup(id uint32) (*host, error) {
+	stream := s.cfg.Mux.Raft(id)
 	g, err := consensus.Open(consensus.Config{
 		Group: id, ID: s.cfg.ID, Addr: s.cfg.Addr,
 		Dir:       filepath.Join(s.cfg.Dir, groupDir(id)),
 		Bootstrap: s.cfg.Peers,
-		Stream:    s.cfg.Mux.Raft(id),
+		Stream:    stream,
 		Terms:     s.peers.forGroup(id),
 		Applier:   &state.Machine{Group: id},
 		Tuning:    s.cfg.Tuning,
 		Log:       s.cfg.Log.With("group", id),
 	})
 	if err != nil {
-		return nil, errs.E("metaserver.open", errs.Other, fmt.Sprintf("group %d", id), err)
+		// Raft closes the stream only if it got as far as using it; open, it
+		// would keep the group registered.
+		return nil, errs.E("metaserver.open", errs.Other, fmt.Sprintf("group %d", id), errors.Join(err, stream.Close()))
 	}
 	return newHost(id, g, s.cfg.Clock, core.Time(s.cfg.TTL), s.cfg.Log), nil
 }

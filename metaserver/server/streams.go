@@ -23,6 +23,19 @@ type clientStream struct {
 	out  *mailbox[[]byte] // encoded frames; closed = end the stream after them
 
 	queued atomic.Int64 // bytes in out and being sent
+
+	// room has a place for each message received that the core has not
+	// stepped: a client that sends faster than that is not read from.
+	room chan struct{}
+}
+
+// maxUnstepped bounds the messages of one stream that wait for the core.
+const maxUnstepped = 4
+
+// batchEnd is the last frame of a message: its place becomes free.
+type batchEnd struct {
+	core.StreamFrame
+	room <-chan struct{}
 }
 
 // send queues a frame. It reports false when the client is too far behind; the
@@ -47,7 +60,7 @@ func (h *host) stream(id core.StreamID) *clientStream {
 func (h *host) serve(fs rpc.FrameStream) error {
 	h.mu.Lock()
 	h.last++
-	st := &clientStream{id: core.StreamID(h.last), peer: fs.Peer(), out: newMailbox[[]byte]()}
+	st := &clientStream{id: core.StreamID(h.last), peer: fs.Peer(), out: newMailbox[[]byte](), room: make(chan struct{}, maxUnstepped)}
 	h.streams[st.id] = st
 	h.mu.Unlock()
 	h.mail.put(core.StreamOpened{Stream: st.id, Peer: st.peer})
@@ -90,9 +103,21 @@ func (h *host) receive(fs rpc.FrameStream, st *clientStream) error {
 			h.log.Warn("closing a client's stream", "group", h.id, "err", err)
 			return err
 		}
-		for _, f := range frames {
+		if len(frames) == 0 {
+			continue
+		}
+		select {
+		case st.room <- struct{}{}:
+		case <-fs.Context().Done():
+			return fs.Context().Err()
+		case <-h.ctx.Done():
+			return nil
+		}
+		last := len(frames) - 1
+		for _, f := range frames[:last] {
 			h.mail.put(core.StreamFrame{Stream: st.id, Frame: f})
 		}
+		h.mail.put(batchEnd{core.StreamFrame{Stream: st.id, Frame: frames[last]}, st.room})
 	}
 }
 

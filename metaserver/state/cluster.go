@@ -81,8 +81,8 @@ func (*InitCluster) internalKind() uint8 { return kindInitCluster }
 // Wire codes the record.
 func (x *InitCluster) Wire(c *wire.Coder) { x.Cluster.Wire(c) }
 
-// PutServer registers a chunk server or changes its address; a new server
-// begins a placement epoch. Result: *meta.EmptyResult.
+// PutServer registers a chunk server or changes its address; a new server, or
+// one that moved to another failure domain, begins a placement epoch. Result: *meta.EmptyResult.
 type PutServer struct {
 	Server Server
 }
@@ -159,16 +159,18 @@ func (x *ClusterMap) Wire(c *wire.Coder) {
 	wire.List(c, &x.Placements, func(c *wire.Coder, p *Placement) { p.Wire(c) })
 }
 
-// Placement is the set of chunk servers of one placement epoch.
+// Placement is the set of chunk servers of one placement epoch, with the
+// failure domains that they had then: where a block is follows from them, so
+// they must not change under the blocks of the epoch.
 type Placement struct {
 	Epoch   uint64
-	Servers []chunk.ServerID // ascending
+	Servers []Server // ascending by id, without addresses
 }
 
 // Wire codes the fields in order.
 func (x *Placement) Wire(c *wire.Coder) {
 	c.U64(&x.Epoch)
-	wire.List(c, &x.Servers, wire.Uint[chunk.ServerID])
+	wire.List(c, &x.Servers, func(c *wire.Coder, s *Server) { s.Wire(c) })
 }
 
 // ReadMap reads the map; ok is false before InitCluster.
@@ -237,7 +239,7 @@ func CheckDriveName(name string) error {
 	if bad {
 		kind := errs.Invalid
 		if len(name) > MaxDriveName {
-			kind = errs.NameTooLong
+			kind, name = errs.NameTooLong, name[:MaxDriveName]+"..."
 		}
 		return errs.E("drive.name", kind, fmt.Sprintf("%q cannot name a drive", name), nil).
 			WithHint(fmt.Sprintf("use 1 to %d lower-case letters, digits and inner hyphens", MaxDriveName))
@@ -300,8 +302,8 @@ func (m *Machine) putServer(tx kv.Tx, op *PutServer) (meta.Result, error) {
 	}
 	store(tx, keyServer(op.Server.ID), &op.Server)
 	storeCounter(tx, keyMapVersion(), version+1)
-	if ok {
-		return &meta.EmptyResult{}, nil // same set of servers: same placement
+	if old.Address = op.Server.Address; ok && old == op.Server {
+		return &meta.EmptyResult{}, nil // same servers in the same domains: same placement
 	}
 	return &meta.EmptyResult{}, newPlacement(tx)
 }
@@ -318,7 +320,8 @@ func newPlacement(tx kv.Tx) error {
 	}
 	p := Placement{Epoch: epoch + 1}
 	for _, s := range all {
-		p.Servers = append(p.Servers, s.ID)
+		s.Address = ""
+		p.Servers = append(p.Servers, s)
 	}
 	store(tx, keyPlacement(p.Epoch), &p)
 	storeCounter(tx, keyPlacementEpoch(), p.Epoch)

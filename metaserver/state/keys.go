@@ -100,8 +100,16 @@ func scanRecords[T any, P interface {
 	*T
 	wire.Message
 }](v kv.View, pre []byte, fn func(P) bool) error {
+	return scanRange(v, pre, end(pre), fn)
+}
+
+// scanRange is scanRecords over the keys from lo to below hi.
+func scanRange[T any, P interface {
+	*T
+	wire.Message
+}](v kv.View, lo, hi []byte, fn func(P) bool) error {
 	var bad error
-	err := v.Scan(pre, end(pre), func(k, b []byte) bool {
+	err := v.Scan(lo, hi, func(k, b []byte) bool {
 		rec := P(new(T))
 		if bad = wire.Unmarshal(append([]byte(nil), b...), recordVersion, rec); bad != nil {
 			bad = errs.E("state.scan", errs.Corrupt, "record "+string(k[:1])+"|", bad)

@@ -116,7 +116,7 @@ func TestSessionsEnd(t *testing.T) {
 	if _, _, err := ResumeInfo(v, s.Session, s.Epoch, [16]byte{1}); !errs.Is(err, errs.Expired) {
 		t.Fatalf("resume of an ended session: %v", err)
 	}
-	if closed, err := Closed(v, 10); err != nil || len(closed) != 1 || closed[0].ID != s.Session {
+	if closed, err := Closed(v, 0, 10); err != nil || len(closed) != 1 || closed[0].ID != s.Session {
 		t.Fatalf("closed sessions %v, %v", closed, err)
 	}
 	if n := countPrefix(t, v, spaceReply); n != 0 {

@@ -52,11 +52,11 @@ func Sessions(v kv.View) ([]Session, error) {
 	return list, err
 }
 
-// Closed lists up to limit closed sessions whose unpublished blocks may still
-// be on chunk servers.
-func Closed(v kv.View, limit int) ([]Session, error) {
+// Closed lists up to limit closed sessions above after, by id, whose
+// unpublished blocks may still be on chunk servers.
+func Closed(v kv.View, after meta.SessionID, limit int) ([]Session, error) {
 	var list []Session
-	err := scanRecords(v, prefix(spaceClosed), func(s *Session) bool {
+	err := scanRange(v, keyClosed(after+1), end(prefix(spaceClosed)), func(s *Session) bool {
 		list = append(list, *s)
 		return len(list) < limit
 	})

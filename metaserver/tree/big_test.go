@@ -223,7 +223,7 @@ func TestBigFile(t *testing.T) {
 	if bytes, files, err := w.space.Stats(w.tx); bytes != 0 || files != 1 || err != nil {
 		t.Errorf("%d bytes, %d files, %v", bytes, files, err)
 	}
-	freed, err := FreedBlocks(w.tx, w.st.Now+1, 10)
+	freed, err := FreedBlocks(w.tx, FreedKey{}, w.st.Now+1, 10)
 	if err != nil || len(freed) != 2 {
 		t.Errorf("freed %v, %v", freed, err)
 	}

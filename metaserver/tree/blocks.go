@@ -311,12 +311,13 @@ type FreedBlock struct {
 	At    int64  // when it was freed, ns
 }
 
-// FreedBlocks lists up to limit blocks freed before the given time, oldest
-// entry first.
-func FreedBlocks(v kv.View, before int64, limit int) ([]FreedBlock, error) {
+// FreedBlocks lists up to limit blocks behind after that were freed before the
+// given time, oldest entry first; the zero key is before all.
+func FreedBlocks(v kv.View, after FreedKey, before int64, limit int) ([]FreedBlock, error) {
 	var list []FreedBlock
 	var failed error
-	err := v.Scan([]byte{prefixFreed}, []byte{prefixFreed + 1}, func(k, val []byte) bool {
+	lo := append(freedKey(after.Index, after.Block), 0)
+	err := v.Scan(lo, []byte{prefixFreed + 1}, func(k, val []byte) bool {
 		var f freed
 		if failed = decode(k, val, &f); failed != nil {
 			return false

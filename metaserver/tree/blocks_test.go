@@ -117,10 +117,10 @@ func TestBlockLife(t *testing.T) {
 	w.refuse(errs.Invalid, &meta.Write{Ino: f, Extents: []meta.Extent{blockExtent(id, 0, 0, 5)}})
 	w.refuse(errs.Exist, &meta.Write{Ino: f, Extents: []meta.Extent{blockExtent(id, 0, 0, 100)},
 		Blocks: []meta.NewBlock{{ID: id, PG: 4, Epoch: 2, Len: 100, Acked: []chunk.ServerID{1}}}})
-	if list, err := FreedBlocks(w.tx, birth, 5); len(list) != 0 || err != nil {
+	if list, err := FreedBlocks(w.tx, FreedKey{}, birth, 5); len(list) != 0 || err != nil {
 		t.Errorf("freed before it was written: %+v, %v", list, err)
 	}
-	freed, err := FreedBlocks(w.tx, w.st.Now+1, 5)
+	freed, err := FreedBlocks(w.tx, FreedKey{}, w.st.Now+1, 5)
 	if err != nil || len(freed) != 1 || freed[0].Key.Block != id || freed[0].Len != 100 || freed[0].PG != 4 {
 		t.Fatalf("freed %+v, %v", freed, err)
 	}

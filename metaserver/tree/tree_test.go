@@ -268,7 +268,7 @@ func TestDrop(t *testing.T) {
 	if n := w.countKeys(3); n != kept {
 		t.Errorf("the other drive has %d keys, had %d", n, kept)
 	}
-	if list, err := FreedBlocks(w.tx, w.st.Now+1, 1000); len(list) != 100 || err != nil {
+	if list, err := FreedBlocks(w.tx, FreedKey{}, w.st.Now+1, 1000); len(list) != 100 || err != nil {
 		t.Errorf("%d blocks freed, %v", len(list), err)
 	}
 	if err := w.space.Drop(w.tx, w.st); err != nil {
