@@ -6,6 +6,6 @@
 // The command line must keep what scripts rely on: exit codes, JSON, hints.
 //
 // The tests need root and /dev/fuse, and are skipped, saying so, where either
-// lacks. A program that is not installed skips what needs it. With -short only
-// one kill is tested.
+// lacks. A program that is not installed skips what needs it. With -short one
+// kill is tested, and no programs on two mounts.
 package e2e

@@ -13,6 +13,9 @@ import (
 // wrote.
 func TestPrograms(t *testing.T) {
 	fit(t, "git", "sqlite3", "rsync", "tar", "diff", "go")
+	if testing.Short() {
+		t.Skip("long")
+	}
 	repo := repository(t, 60)
 	c := start(t, 3)
 	m := []string{c.Mount("demo", "a"), c.Mount("demo", "b")}
