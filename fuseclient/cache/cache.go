@@ -8,9 +8,11 @@ package cache
 import (
 	"container/list"
 	"context"
+	"fmt"
 	"sync"
 
 	"agentdrive/chunkserver/chunk"
+	"agentdrive/internal/errs"
 )
 
 // PageSize is the unit of caching in bytes.
@@ -52,11 +54,16 @@ func New(max int64) *Cache {
 	return &Cache{max: max, pages: map[pageKey]*list.Element{}, flights: map[pageKey]*flight{}}
 }
 
-// Read fills dst with the bytes at off of a block of blockLen bytes, all of
-// which must lie inside it. Pages that are missing are fetched at once.
+// Read fills dst with the bytes at off of a block of blockLen bytes;
+// errs.Corrupt if they do not all lie inside it, since then the map of the file
+// is wrong. Pages that are missing are fetched at once. Other errors are those
+// of fetch, errs.Canceled or errs.Timeout.
 func (c *Cache) Read(ctx context.Context, id chunk.BlockID, blockLen, off uint32, dst []byte, fetch Fetch) error {
 	if len(dst) == 0 {
 		return nil
+	}
+	if uint64(off)+uint64(len(dst)) > uint64(blockLen) {
+		return errs.E("cache.read", errs.Corrupt, fmt.Sprintf("block %s has %d bytes, asked were %d from %d on", id, blockLen, len(dst), off), nil)
 	}
 	var wg sync.WaitGroup
 	var once sync.Once
@@ -118,7 +125,7 @@ func (c *Cache) page(ctx context.Context, k pageKey, length uint32, fetch Fetch)
 				return nil, f.err
 			}
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, chunk.Ended("cache.read", ctx)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"agentdrive/chunkserver/chunk"
+	"agentdrive/internal/errs"
 )
 
 // origin serves blocks and counts what is fetched.
@@ -100,4 +101,43 @@ func TestFailuresAreNotKept(t *testing.T) {
 	if err := c.Read(t.Context(), ids[0], PageSize, 0, dst, o.fetch); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A map of a file that reaches beyond its block is told, not read as garbage.
+func TestBeyondTheBlock(t *testing.T) {
+	o, ids := newOrigin(rand.New(rand.NewPCG(1, 4)), PageSize+100)
+	c := New(1 << 30)
+	for _, r := range []struct{ off, n uint32 }{{0, PageSize + 101}, {PageSize + 99, 2}, {PageSize + 100, 1}, {2 * PageSize, 1}, {1<<32 - 1, 10}} {
+		if err := c.Read(t.Context(), ids[0], PageSize+100, r.off, make([]byte, r.n), o.fetch); !errs.Is(err, errs.Corrupt) {
+			t.Errorf("%d bytes from %d on: %v", r.n, r.off, err)
+		}
+	}
+	if err := c.Read(t.Context(), ids[0], PageSize+100, PageSize+99, make([]byte, 1), o.fetch); err != nil {
+		t.Errorf("the last byte: %v", err)
+	}
+}
+
+// Who waits for another's fetch and is interrupted hears of that.
+func TestWaiterIsInterrupted(t *testing.T) {
+	c := New(1 << 30)
+	began, end := make(chan bool), make(chan bool)
+	slow := func(context.Context, chunk.BlockID, uint32, uint32) ([]byte, error) {
+		close(began)
+		<-end
+		return make([]byte, 10), nil
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := c.Read(context.Background(), chunk.BlockID{1}, 10, 0, make([]byte, 10), slow); err != nil {
+			t.Error(err)
+		}
+	})
+	<-began
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Read(ctx, chunk.BlockID{1}, 10, 0, make([]byte, 10), slow); !errs.Is(err, errs.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	close(end)
+	wg.Wait()
 }

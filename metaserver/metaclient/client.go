@@ -39,6 +39,7 @@ type Client struct {
 
 	answered map[string]time.Time // when an address last said hello
 	last     *meta.MapReply
+	closed   bool
 }
 
 // New makes a client; nothing is sent before the first call.
@@ -57,6 +58,7 @@ func New(cfg Config) (*Client, error) {
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closed = true
 	var all []error
 	for a, cc := range c.conns {
 		all = append(all, cc.Close())
@@ -75,6 +77,9 @@ func (c *Client) Servers() []string {
 func (c *Client) conn(addr string) (*grpc.ClientConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errs.E("metaclient.call", errs.Canceled, "the client is closed", nil)
+	}
 	if cc := c.conns[addr]; cc != nil {
 		return cc, nil
 	}

@@ -47,8 +47,9 @@ func errorCodec(peer string) rpc.ErrorCodec {
 type peers struct {
 	network rpc.Network
 
-	mu    sync.Mutex // guards conns; leaf
-	conns map[string]*grpc.ClientConn
+	mu     sync.Mutex // guards the fields below; leaf
+	conns  map[string]*grpc.ClientConn
+	closed bool
 }
 
 func newPeers(n rpc.Network) *peers {
@@ -58,6 +59,9 @@ func newPeers(n rpc.Network) *peers {
 func (p *peers) conn(addr string) (*grpc.ClientConn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed { // a call that is still under way must not leave a connection behind
+		return nil, errs.E("peer.dial", errs.Unavailable, "the server is shutting down", nil)
+	}
 	if cc := p.conns[addr]; cc != nil {
 		return cc, nil
 	}
@@ -72,6 +76,7 @@ func (p *peers) conn(addr string) (*grpc.ClientConn, error) {
 func (p *peers) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closed = true
 	var all []error
 	for _, cc := range p.conns {
 		all = append(all, cc.Close())

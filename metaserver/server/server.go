@@ -81,6 +81,9 @@ type Server struct {
 	ctx    context.Context
 	stop   context.CancelFunc
 	chores sync.WaitGroup
+
+	closeOnce sync.Once
+	closeErr  error // result of the first Close
 }
 
 // Open starts every group and registers the services on gs. The caller serves
@@ -124,8 +127,14 @@ func (s *Server) openGroup(id uint32) (*host, error) {
 	return newHost(id, g, s.cfg.Clock, core.Time(s.cfg.TTL), s.cfg.Log), nil
 }
 
-// Close stops the groups. Clients find another server.
+// Close stops the groups. Clients find another server. Calling it again
+// returns the first result.
 func (s *Server) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Server) close() error {
 	s.stop()
 	var all []error
 	for _, h := range s.hosts {
