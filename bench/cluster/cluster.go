@@ -28,6 +28,7 @@ const (
 type Options struct {
 	Bin       string // the binary, of Build
 	Nodes     int    // default 1: embedded
+	Groups    int    // drive groups, default 1
 	NoRespawn bool   // killed servers stay dead until Up
 }
 
@@ -88,6 +89,9 @@ func (c *Cluster) Do(args ...string) string {
 func (c *Cluster) Up() {
 	c.t.Helper()
 	args := []string{c.o.Bin, "up", "--data", c.Data, "--nodes", strconv.Itoa(c.o.Nodes), "--timeout", upLimit}
+	if c.o.Groups > 0 {
+		args = append(args, "--groups", strconv.Itoa(c.o.Groups))
+	}
 	if c.o.NoRespawn {
 		args = append(args, "--no-respawn")
 	}

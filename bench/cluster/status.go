@@ -1,6 +1,9 @@
 package cluster
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"slices"
+)
 
 // Status is what `status --json` prints.
 type Status struct {
@@ -16,12 +19,19 @@ type Status struct {
 
 // Server is one server of a Status.
 type Server struct {
-	Role    string `json:"role"`
-	ID      uint32 `json:"id"`
-	Pid     int    `json:"pid"`
-	Address string `json:"address"`
-	State   string `json:"state"`
-	Leader  bool   `json:"leader"` // leads the drives' group
+	Role    string  `json:"role"`
+	ID      uint32  `json:"id"`
+	Pid     int     `json:"pid"`
+	Address string  `json:"address"`
+	State   string  `json:"state"`
+	Leader  bool    `json:"leader"` // leads the drives' group
+	Groups  []Group `json:"groups"`
+}
+
+// Group is a metaserver's part in one Raft group.
+type Group struct {
+	ID     uint32 `json:"id"`
+	Leader bool   `json:"leader"`
 }
 
 // Drive is one drive of a Status.
@@ -95,6 +105,13 @@ func (c *Cluster) Server(role string, id uint32) Server {
 func (c *Cluster) Leader() Server {
 	c.t.Helper()
 	return c.metaserver("a leader of the drives' group", func(s Server) bool { return s.Leader })
+}
+
+// LeaderOf returns the metaserver that leads a group, waiting until there is
+// one.
+func (c *Cluster) LeaderOf(group uint32) Server {
+	c.t.Helper()
+	return c.metaserver("a leader of the group", func(s Server) bool { return slices.Contains(s.Groups, Group{group, true}) })
 }
 
 // Follower returns a live metaserver that does not lead.

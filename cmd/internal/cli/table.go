@@ -74,6 +74,7 @@ The number of nodes is chosen once. The servers end with "up", however it ends; 
 		Flags: []Flag{
 			dataFlag,
 			{Name: "nodes", Type: Number, Value: "N", Help: "metaservers and chunkservers to run: 1, or 3 to 9 (default: as created, or 1)"},
+			{Name: "groups", Type: Number, Value: "N", Help: "Raft groups that hold drives, fixed once the cluster is formed; more use more disks and processors (default: as created, or 1)"},
 			{Name: "detach", NoEnv: true, Help: "run in the background, return when ready"},
 			{Name: "no-respawn", Help: "leave servers dead that die"},
 			timeoutFlag("the cluster must serve by then"), logLevelFlag, readyFlag,

@@ -37,6 +37,9 @@ func runUp(ctx context.Context, a *App, in *Input) error {
 	if err := checkNodes(nodes); err != nil {
 		return err
 	}
+	if n := in.number("groups"); n > cluster.MaxGroups {
+		return usage("--groups %d is too many, the limit is %d", n, cluster.MaxGroups)
+	}
 	d, err := dataDir(in)
 	if err != nil {
 		return err
@@ -55,7 +58,7 @@ func runUp(ctx context.Context, a *App, in *Input) error {
 // supervise runs the cluster in this process.
 func (a *App) supervise(ctx context.Context, in *Input, d cluster.Dir, notify *background.Notifier) error {
 	s, err := cluster.Open(ctx, cluster.Options{
-		Data: string(d), Nodes: in.number("nodes"), NoRespawn: in.bool("no-respawn"),
+		Data: string(d), Nodes: in.number("nodes"), Groups: in.number("groups"), NoRespawn: in.bool("no-respawn"),
 		ReadyTimeout: in.duration("timeout"), LogLevel: in.text("log-level"),
 		Run: a.Deps.Run, Args: serverArgs, Up: a.awaitServing, Hope: hope, Log: a.Stderr,
 	})
@@ -100,6 +103,9 @@ func (a *App) detach(ctx context.Context, in *Input, d cluster.Dir, nodes int) e
 	}
 	if nodes > 0 {
 		args = append(args, "--nodes", strconv.Itoa(nodes))
+	}
+	if groups := in.number("groups"); groups > 0 {
+		args = append(args, "--groups", strconv.Itoa(groups))
 	}
 	progress := a.progress(d, "starting")
 	pid, err := background.Start(ctx, background.Spec{Args: args, Log: d.LogOf("up")})
@@ -205,7 +211,7 @@ func serverArgs(c cluster.ServerConfig) []string {
 		"--log-level", c.LogLevel, "--json=false", "--parent-fd", strconv.Itoa(cluster.ParentFD),
 	}
 	if c.Role == cluster.Metaserver {
-		args = append(args, "--copies", strconv.Itoa(c.Copies))
+		args = append(args, "--copies", strconv.Itoa(c.Copies), "--groups", strconv.Itoa(max(c.Groups, 1)))
 	}
 	return args
 }

@@ -43,6 +43,7 @@ type Config struct {
 	Version int     `json:"version"`
 	Cluster string  `json:"cluster"` // id: 16 bytes in hex
 	Nodes   int     `json:"nodes"`
+	Groups  int     `json:"groups,omitempty"` // Raft groups that hold drives; 0: one
 	Servers []Entry `json:"servers"`
 }
 
@@ -195,12 +196,16 @@ func (c Config) flaw() string {
 	return ""
 }
 
-// loadOrCreate returns the cluster of d, made for nodes if there is none.
-// nodes 0 takes what is there, or one.
-func loadOrCreate(d Dir, nodes int) (Config, error) {
+// loadOrCreate returns the cluster of d, made for nodes and groups if there is
+// none. 0 takes what is there, or one.
+func loadOrCreate(d Dir, nodes, groups int) (Config, error) {
 	c, err := Load(d)
 	if err == nil {
-		return c, checkNodes(d, c, nodes)
+		if err = checkNodes(d, c, nodes); err == nil && groups != 0 && groups != max(c.Groups, 1) {
+			err = errs.E("cluster", errs.Refused, fmt.Sprintf("%s was created with --groups %d, not %d", d, max(c.Groups, 1), groups), nil).
+				WithHint("start it without --groups, or use another --data directory for a new cluster")
+		}
+		return c, err
 	}
 	if !errs.Is(err, errs.NotExist) {
 		return c, err
@@ -208,6 +213,7 @@ func loadOrCreate(d Dir, nodes int) (Config, error) {
 	if c, err = newConfig(max(nodes, 1)); err != nil {
 		return c, err
 	}
+	c.Groups = groups
 	return c, c.store(d)
 }
 

@@ -17,7 +17,7 @@ func TestConfigIsKept(t *testing.T) {
 	if !errs.Is(err, errs.NotExist) || errs.HintOf(err) == "" {
 		t.Fatal(err)
 	}
-	made, err := loadOrCreate(d, 3)
+	made, err := loadOrCreate(d, 3, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,11 +31,17 @@ func TestConfigIsKept(t *testing.T) {
 	if len(ports) != 6 {
 		t.Fatalf("addresses %v", ports)
 	}
-	again, err := loadOrCreate(d, 0)
+	again, err := loadOrCreate(d, 0, 0)
 	if err != nil || fmt.Sprint(again) != fmt.Sprint(made) {
 		t.Fatalf("%+v, %v", again, err)
 	}
-	if _, err := loadOrCreate(d, 5); !errs.Is(err, errs.Refused) || !strings.Contains(errs.HintOf(err), "--nodes 3") {
+	if again.Groups != 2 {
+		t.Errorf("%d groups", again.Groups)
+	}
+	if _, err := loadOrCreate(d, 3, 4); !errs.Is(err, errs.Refused) {
+		t.Errorf("another number of groups: %v", err)
+	}
+	if _, err := loadOrCreate(d, 5, 0); !errs.Is(err, errs.Refused) || !strings.Contains(errs.HintOf(err), "--nodes 3") {
 		t.Fatal(err)
 	}
 }

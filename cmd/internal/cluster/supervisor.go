@@ -56,6 +56,7 @@ type RunFunc func(ctx context.Context, c ServerConfig) error
 type Options struct {
 	Data         string        // data directory, absolute
 	Nodes        int           // servers of each role; 0: as the directory was created, or 1
+	Groups       int           // Raft groups that hold drives; 0: as the directory was created, or 1
 	NoRespawn    bool          // leave dead servers dead
 	LogLevel     string        // of the servers
 	RespawnDelay time.Duration // default DefaultRespawnDelay
@@ -129,7 +130,7 @@ func Open(ctx context.Context, opt Options) (*Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := loadOrCreate(d, opt.Nodes)
+	config, err := loadOrCreate(d, opt.Nodes, opt.Groups)
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -292,7 +293,7 @@ func (s *Supervisor) serverConfig(e Entry) ServerConfig {
 	c := ServerConfig{
 		Role: e.Role, ID: e.ID, Cluster: s.config.ClusterID(),
 		Data: filepath.Join(string(s.dir), e.Dir), Listen: e.Address,
-		Copies: min(s.config.Nodes, 3), LogLevel: s.opt.LogLevel, LogFormat: "text",
+		Copies: min(s.config.Nodes, 3), Groups: max(s.config.Groups, 1), LogLevel: s.opt.LogLevel, LogFormat: "text",
 	}
 	for _, p := range s.config.Of(Metaserver) {
 		c.Peers = append(c.Peers, Peer{ID: p.ID, Address: p.Address})
