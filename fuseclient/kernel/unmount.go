@@ -112,6 +112,23 @@ func (m *Mount) detachHelper(lazy bool) error {
 	return errs.E("kernel.unmount", errs.Busy, m.cfg.Dir+" is in use", err).WithHint("fuser -vm " + m.cfg.Dir)
 }
 
+// fusectl is where Linux keeps its switches for FUSE connections.
+const fusectl = "/sys/fs/fuse/connections"
+
+// throwSwitch aborts a connection through fusectl, which is the only way once
+// the mount is detached. Where nobody has mounted fusectl, root does.
+func throwSwitch(minor string) error {
+	name := fusectl + "/" + minor + "/abort"
+	err := os.WriteFile(name, []byte("1"), 0)
+	if errors.Is(err, unix.ENOENT) && os.Geteuid() == 0 {
+		if merr := unix.Mount("fusectl", fusectl, "fusectl", 0, ""); merr != nil {
+			return errors.Join(err, merr)
+		}
+		err = os.WriteFile(name, []byte("1"), 0)
+	}
+	return err
+}
+
 // abort ends the connection: through fusectl, which the mounting user may
 // write; else by umount2(MNT_FORCE), which root may; else by letting
 // go of the device.
@@ -120,7 +137,7 @@ func (m *Mount) abort() error {
 		return nil
 	}
 	_, minor, _ := strings.Cut(m.dev, ":")
-	err := os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0)
+	err := throwSwitch(minor)
 	if err == nil {
 		return nil
 	}

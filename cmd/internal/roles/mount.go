@@ -9,6 +9,7 @@ import (
 	"agentdrive/fuseclient"
 	"agentdrive/fuseclient/core"
 	"agentdrive/fuseclient/kernel"
+	"agentdrive/internal/errs"
 	"agentdrive/internal/rpc"
 )
 
@@ -72,16 +73,22 @@ func (f *filesystem) Wait() error {
 // by themselves otherwise.
 const closeWait = 2 * askTimeout
 
-// Close implements mountd.Filesystem.
+// Close implements mountd.Filesystem. A session that cannot be ended now, for
+// the servers are away, ends by itself: that is no failure of the unmount.
 func (f *filesystem) Close() error {
 	f.once.Do(func() {
-		if err := f.mount.Abort(); err != nil {
-			f.err = err
+		if f.err = f.mount.Abort(); f.err != nil {
+			return // it may live for ever: do not wait for its end
 		}
 		f.mount.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 		defer cancel()
-		f.err = errors.Join(f.err, f.client.Close(ctx))
+		if state, _ := f.client.State(); state != core.StateReady {
+			cancel() // nobody listens
+		}
+		if err := f.client.Close(ctx); err != nil && !errs.Is(err, errs.Interrupted) {
+			f.err = errors.Join(f.err, err)
+		}
 	})
 	return f.err
 }
