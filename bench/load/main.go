@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,14 +27,21 @@ func main() {
 	files := flag.Int("files", 1_000_000, "files to create")
 	perDir := flag.Int("per-dir", 10_000, "files in each directory")
 	workers := flag.Int("workers", 256, "operations in flight")
+	keep := flag.Bool("keep", false, "keep every inode referenced, as a kernel would that has them all cached, and print this process's memory")
 	flag.Parse()
-	if err := run(*servers, *drive, *files, *perDir, *workers); err != nil {
+	if err := run(*servers, *drive, *files, shape{*perDir, *workers, *keep}); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
 }
 
-func run(servers, drive string, files, perDir, workers int) error {
+// shape says how the files are made.
+type shape struct {
+	perDir, workers int
+	keep            bool // their references
+}
+
+func run(servers, drive string, files int, sh shape) error {
 	ctx := context.Background()
 	c, err := fuseclient.Open(ctx, fuseclient.Config{
 		Servers: strings.Split(servers, ","), Network: rpc.TCP{}, Drive: drive,
@@ -44,24 +52,36 @@ func run(servers, drive string, files, perDir, workers int) error {
 		return err
 	}
 	start := time.Now()
-	if err := fill(c, files, perDir, workers); err != nil {
+	if err := fill(c, files, sh); err != nil {
 		return err
 	}
 	d := time.Since(start)
 	fmt.Printf("%d files in %.1f s, %.0f/s\n", files, d.Seconds(), float64(files)/d.Seconds())
+	if sh.keep {
+		runtime.GC()
+		b, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			if strings.HasPrefix(line, "VmRSS") {
+				fmt.Printf("with %d inodes referenced: %s", files, line)
+			}
+		}
+	}
 	return c.Close(ctx)
 }
 
 // fill makes directories one after the other and their files in parallel.
-func fill(c *fuseclient.Client, files, perDir, workers int) error {
+func fill(c *fuseclient.Client, files int, sh shape) error {
 	type job struct {
 		dir  meta.Ino
 		name string
 	}
-	jobs := make(chan job, workers)
+	jobs := make(chan job, sh.workers)
 	var wg sync.WaitGroup
 	var failed atomic.Pointer[error]
-	for range workers {
+	for range sh.workers {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
@@ -71,14 +91,16 @@ func fill(c *fuseclient.Client, files, perDir, workers int) error {
 					failed.CompareAndSwap(nil, &err)
 					continue
 				}
-				c.Forget(ino, 1)
+				if !sh.keep {
+					c.Forget(ino, 1)
+				}
 			}
 		}()
 	}
 	var dir meta.Ino
 	for i := 0; i < files && failed.Load() == nil; i++ {
-		if i%perDir == 0 {
-			ino, err := create(c, c.Root().Ino, fmt.Sprintf("d%05d", i/perDir), meta.ModeDir|0o755)
+		if i%sh.perDir == 0 {
+			ino, err := create(c, c.Root().Ino, fmt.Sprintf("d%05d", i/sh.perDir), meta.ModeDir|0o755)
 			if err != nil {
 				failed.CompareAndSwap(nil, &err)
 				break
