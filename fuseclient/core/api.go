@@ -139,7 +139,11 @@ type BlockFailed struct {
 // Tick tells the time when nothing else happens; see the effect Timer.
 type Tick struct{}
 
+// Invalidated answers Invalidate: the kernel believes nothing of it any more.
+type Invalidated struct{ Token uint64 }
+
 func (Request) event()     {}
+func (Invalidated) event() {}
 func (Cancel) event()      {}
 func (Forget) event()      {}
 func (OpenFile) event()    {}
@@ -189,6 +193,35 @@ type Answer struct {
 	ID     ReqID
 	Result any // a meta result or *FilePlan
 	Err    error
+	Cache  Cache   // how long the kernel may believe it; with errs.NotExist of a Lookup, Entry is that of the absence
+	Lives  []Cache // of a *meta.DirResult with Plus: one for each entry; nil = all zero
+}
+
+// Cache says how long the kernel may believe an answer without asking again,
+// in nanoseconds from now; 0 = not at all (rule C3).
+type Cache struct {
+	Entry Time // that the name stands for the inode, or for nothing
+	Attr  Time // the attributes
+}
+
+// Invalidate tells the kernel to forget. The adapter carries it out outside
+// the core's lock and may run several at a time: every reply whose Answer came
+// before this effect is written first, then the kernel is told (rules C4, C5).
+// Answer: Invalidated, whatever the kernel said.
+type Invalidate struct {
+	Token uint64
+	Items []Inval
+}
+
+// Inval is one thing to forget. Exactly one of its three forms is given.
+type Inval struct {
+	Ino  meta.Ino // this inode's attributes, and unless Attr its pages
+	Attr bool
+
+	Dir  meta.Ino // the name Name in directory Dir
+	Name string
+
+	Epoch bool // every name of the mount, at once (FUSE_NOTIFY_INC_EPOCH)
 }
 
 // Timer asks for a Tick at or soon after At; a later Timer replaces it.
@@ -217,6 +250,7 @@ func (Disconnect) effect() {}
 func (PutBlock) effect()   {}
 func (Answer) effect()     {}
 func (Timer) effect()      {}
+func (Invalidate) effect() {}
 func (Notice) effect()     {}
 
 // FilePlan tells the adapter how to assemble the bytes of a read: pieces in
@@ -225,6 +259,10 @@ func (Notice) effect()     {}
 type FilePlan struct {
 	Attr   meta.Attr // merged with own buffered data
 	Pieces []Piece
+	// Keep: the kernel may keep the pages. Otherwise the adapter makes it
+	// forget their range once the reply is written, and lets no other read of
+	// the inode begin before (rule C6).
+	Keep bool
 }
 
 // Piece is one part of a read: own or inline Data, a range of a block, or
@@ -246,6 +284,7 @@ type Config struct {
 	DirtyAge   Time // publish after; default 1 s
 	RenewEvery Time // default 5 s
 	RetryAfter Time // first reconnect back-off; default 50 ms, doubles to 250 ms
+	IncEpoch   bool // the kernel has FUSE_NOTIFY_INC_EPOCH (Linux 6.16)
 	// NewBlockID makes random block ids; injected because a core has no
 	// randomness of its own. Required.
 	NewBlockID func() chunk.BlockID

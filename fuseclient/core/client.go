@@ -33,15 +33,16 @@ type Client struct {
 	out     []Effect
 	timerAt Time // of the last Timer effect; 0 = none pending
 
-	ses   session
-	ops   ops
-	reqs  btree.Map[ReqID, *request]
-	pins  pins
-	names names
-	files btree.Map[meta.Ino, *file]
-	buf   buffers
-	puts  puts
-	late  late
+	ses    session
+	ops    ops
+	reqs   btree.Map[ReqID, *request]
+	pins   pins
+	names  names
+	files  btree.Map[meta.Ino, *file]
+	buf    buffers
+	puts   puts
+	late   late
+	leases leases
 
 	shutdown *request // the Shutdown under way
 	stopErr  error    // first data error during it

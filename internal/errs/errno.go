@@ -12,7 +12,7 @@ var errnos = map[Kind]syscall.Errno{
 	Stale: syscall.ESTALE, Busy: syscall.EBUSY, CrossDevice: syscall.EXDEV,
 	TooManyLinks: syscall.EMLINK, NoAttr: syscall.ENODATA, Range: syscall.ERANGE,
 	TooBig: syscall.E2BIG, Unsupported: syscall.EOPNOTSUPP, Loop: syscall.ELOOP,
-	Deadlock: syscall.EDEADLK, Again: syscall.EAGAIN, Interrupted: syscall.EINTR,
+	Deadlock: syscall.EDEADLK, Again: syscall.EAGAIN, WouldBlock: syscall.EAGAIN, Interrupted: syscall.EINTR,
 	IO: syscall.EIO, Corrupt: syscall.EIO, Unavailable: syscall.EIO,
 	NotLeader: syscall.EIO, Timeout: syscall.ETIMEDOUT, Expired: syscall.EIO,
 	Refused: syscall.EACCES, Mismatch: syscall.EIO, Locked: syscall.EBUSY,

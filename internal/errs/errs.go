@@ -46,6 +46,7 @@ const (
 	Again        Kind = 24
 	Interrupted  Kind = 25
 	IO           Kind = 26
+	WouldBlock   Kind = 27 // a lock of somebody else is in the way
 
 	Corrupt     Kind = 64 // bytes that fail their check; names file and offset, or peer
 	Unavailable Kind = 65 // no majority, no quorum, nobody listens
@@ -69,7 +70,7 @@ var kindNames = map[Kind]string{
 	CrossDevice: "cross_device", TooManyLinks: "too_many_links",
 	NoAttr: "no_attr", Range: "range", TooBig: "too_big",
 	Unsupported: "unsupported", Loop: "loop", Deadlock: "deadlock",
-	Again: "again", Interrupted: "interrupted", IO: "io",
+	Again: "again", Interrupted: "interrupted", IO: "io", WouldBlock: "would_block",
 	Corrupt: "corrupt", Unavailable: "unavailable", NotLeader: "not_leader",
 	Timeout: "timeout", Expired: "expired", Refused: "refused",
 	Mismatch: "mismatch", Locked: "locked", Version: "version",

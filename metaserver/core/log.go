@@ -51,8 +51,8 @@ func itemSize(it *state.Item) int {
 	if it.Op != nil {
 		n += opSize(it.Op)
 	}
-	for _, op := range it.Ops {
-		n += opSize(op)
+	for i := range it.Records {
+		n += 10 + opSize(it.Records[i].Op)
 	}
 	if ro, ok := it.Internal.(*state.ResolveOrphans); ok {
 		for _, o := range ro.Orphans {
@@ -189,8 +189,8 @@ func (s *Server) opApplied(q *queued, o meta.Outcome) {
 }
 
 func (s *Server) logApplied(q *queued, o meta.Outcome) {
-	for _, op := range q.item.Ops {
-		s.noteGarbage(op)
+	for i := range q.item.Records {
+		s.noteGarbage(q.item.Records[i].Op)
 	}
 	se := s.sessions[q.item.Session]
 	if se == nil || se.stream == nil {

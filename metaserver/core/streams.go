@@ -97,7 +97,7 @@ func (s *Server) onOp(st *stream, se *session, f *meta.OpFrame) {
 }
 
 func (s *Server) onLog(st *stream, se *session, f *meta.Log) {
-	item := state.Item{Session: se.ID, Epoch: se.Epoch, First: f.First, Ops: f.Ops}
+	item := state.Item{Session: se.ID, Epoch: se.Epoch, First: f.First, Records: f.Records}
 	if itemSize(&item) > maxItem {
 		s.evict(st, tooLarge())
 		return

@@ -8,11 +8,11 @@ import (
 )
 
 // FrameVersion is the version of the frame format.
-const FrameVersion = 1
+const FrameVersion = 2
 
 // FrameKind numbers the messages of the client stream. Append only. Those
-// marked reserved belong to the lease protocol: they have their number and
-// place, and are refused until it exists.
+// marked reserved have their number and place, and are refused until they
+// exist.
 type FrameKind uint8
 
 // Client to server.
@@ -23,12 +23,13 @@ const (
 	FrameRenew      FrameKind = 4
 	FrameLog        FrameKind = 5
 	FrameOp         FrameKind = 6
-	FrameAck        FrameKind = 7 // reserved
+	FrameAck        FrameKind = 7
 	FrameUnpin      FrameKind = 8
-	FrameRelease    FrameKind = 9  // reserved
-	FrameCredit     FrameKind = 10 // reserved
+	FrameRelease    FrameKind = 9
+	FrameCredit     FrameKind = 10
 	FrameBarrierAck FrameKind = 11 // reserved
 	FrameClose      FrameKind = 12
+	FrameCancelOp   FrameKind = 13
 )
 
 // Server to client.
@@ -39,10 +40,8 @@ const (
 	FrameEvicted     FrameKind = 67
 	FrameNotLeader   FrameKind = 68
 	FrameLogAck      FrameKind = 69
-	FrameDowngrade   FrameKind = 70 // reserved
-	FrameInvalidate  FrameKind = 71 // reserved
-	FrameQuery       FrameKind = 72 // reserved
-	FrameDrain       FrameKind = 73 // reserved
+	FrameRecall      FrameKind = 70
+	FrameCredited    FrameKind = 71
 	FrameBarrier     FrameKind = 74 // reserved
 	FrameBarrierDone FrameKind = 75 // reserved
 )
@@ -71,6 +70,18 @@ func newFrame(k FrameKind) Frame {
 		return new(Unpin)
 	case FrameClose:
 		return new(Close)
+	case FrameAck:
+		return new(Ack)
+	case FrameRelease:
+		return new(Release)
+	case FrameCredit:
+		return new(Credit)
+	case FrameCancelOp:
+		return new(CancelOp)
+	case FrameRecall:
+		return new(Recall)
+	case FrameCredited:
+		return new(Credited)
 	case FrameWelcome:
 		return new(Welcome)
 	case FrameReply:
@@ -197,9 +208,11 @@ func (x *Pin) Wire(c *wire.Coder) {
 // replies to all others are acknowledged by it, so that acknowledgements lost
 // with a leader leave nothing behind.
 type Reclaim struct {
-	Pins []Pin
-	Open []OpID // with Last; ascending
-	Last bool
+	Pins   []Pin
+	Leases []Grant // held; on an inode that the log will bring, too
+	Locks  []FileLock
+	Open   []OpID // with Last; ascending
+	Last   bool
 }
 
 // FrameKind implements Frame.
@@ -208,26 +221,33 @@ func (*Reclaim) FrameKind() FrameKind { return FrameReclaim }
 // Wire codes the fields in order.
 func (x *Reclaim) Wire(c *wire.Coder) {
 	wire.List(c, &x.Pins, func(c *wire.Coder, p *Pin) { p.Wire(c) })
+	wireGrants(c, &x.Leases)
+	wire.List(c, &x.Locks, func(c *wire.Coder, l *FileLock) { l.Wire(c) })
 	wire.List(c, &x.Open, wire.Uint[OpID])
 	c.Bool(&x.Last)
 }
 
 // Renew prolongs the session; the client counts from the moment of sending.
+// Progress lists owed recalls whose flush has moved since the last Renew.
 type Renew struct {
-	Seq uint64 // echoed by Renewed
+	Seq      uint64 // echoed by Renewed
+	Progress []uint64
 }
 
 // FrameKind implements Frame.
 func (*Renew) FrameKind() FrameKind { return FrameRenew }
 
 // Wire codes the fields in order.
-func (x *Renew) Wire(c *wire.Coder) { c.U64(&x.Seq) }
+func (x *Renew) Wire(c *wire.Coder) {
+	c.U64(&x.Seq)
+	wire.List(c, &x.Progress, wire.Uint[uint64])
+}
 
 // Log carries delegated operations, a FIFO: operation i has sequence number
 // First+i. The server executes each once, in order.
 type Log struct {
-	First uint64
-	Ops   []Op
+	First   uint64
+	Records []LogRecord
 }
 
 // FrameKind implements Frame.
@@ -236,7 +256,7 @@ func (*Log) FrameKind() FrameKind { return FrameLog }
 // Wire codes the fields in order.
 func (x *Log) Wire(c *wire.Coder) {
 	c.U64(&x.First)
-	wire.List(c, &x.Ops, WireOp)
+	wire.List(c, &x.Records, func(c *wire.Coder, r *LogRecord) { r.Wire(c) })
 }
 
 // OpFrame carries one operation or read. Acked lists ids whose replies the
@@ -293,6 +313,7 @@ type Welcome struct {
 	LastLogSeq uint64
 	TTLMillis  uint32 // life of the session after a renewal
 	Resumed    bool
+	Now        int64 // the server's wall clock, Unix nanoseconds
 }
 
 // FrameKind implements Frame.
@@ -306,12 +327,15 @@ func (x *Welcome) Wire(c *wire.Coder) {
 	c.U64(&x.LastLogSeq)
 	c.U32(&x.TTLMillis)
 	c.Bool(&x.Resumed)
+	c.I64(&x.Now)
 }
 
-// Reply answers an OpFrame.
+// Reply answers an OpFrame. Only what the inodes in Grants have to do with it
+// may be cached.
 type Reply struct {
 	ID      OpID
 	Outcome Outcome
+	Grants  []Grant
 }
 
 // FrameKind implements Frame.
@@ -321,18 +345,23 @@ func (*Reply) FrameKind() FrameKind { return FrameReply }
 func (x *Reply) Wire(c *wire.Coder) {
 	wire.Uint(c, &x.ID)
 	x.Outcome.Wire(c)
+	wireGrants(c, &x.Grants)
 }
 
 // Renewed answers Renew.
 type Renewed struct {
 	Seq uint64
+	Now int64 // the server's wall clock, Unix nanoseconds
 }
 
 // FrameKind implements Frame.
 func (*Renewed) FrameKind() FrameKind { return FrameRenewed }
 
 // Wire codes the fields in order.
-func (x *Renewed) Wire(c *wire.Coder) { c.U64(&x.Seq) }
+func (x *Renewed) Wire(c *wire.Coder) {
+	c.U64(&x.Seq)
+	c.I64(&x.Now)
+}
 
 // Evicted says that the session has ended, or that Open was refused. Nothing
 // follows on the stream.

@@ -9,6 +9,9 @@
 package meta
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+
 	"agentdrive/chunkserver/chunk"
 	"agentdrive/internal/wire"
 )
@@ -94,6 +97,7 @@ type Attr struct {
 	Ctime       int64
 	Btime       int64
 	DataVersion uint64 // grows with each change of content or entries
+	Xattrs      bool   // it has extended attributes
 }
 
 // Wire codes the fields in order.
@@ -111,6 +115,7 @@ func (x *Attr) Wire(c *wire.Coder) {
 	c.I64(&x.Ctime)
 	c.I64(&x.Btime)
 	c.U64(&x.DataVersion)
+	c.Bool(&x.Xattrs)
 }
 
 // IsDir reports whether the inode is a directory.
@@ -219,4 +224,16 @@ func (x *ClientInfo) Wire(c *wire.Coder) {
 	c.String(&x.Host)
 	c.U32(&x.PID)
 	c.String(&x.Dir)
+}
+
+// FirstCookie is the smallest cookie of a name: below are the start of a
+// listing, "." and "..".
+const FirstCookie = 3
+
+// NameCookie is the place of a name in its directory: 63 bits of SHA-256. The
+// hash is a strong one so that nobody can crowd one cookie, which a page of a
+// listing must give whole.
+func NameCookie(name string) uint64 {
+	sum := sha256.Sum256([]byte(name))
+	return max(binary.BigEndian.Uint64(sum[:8])>>1, FirstCookie)
 }

@@ -30,6 +30,9 @@ const (
 	KindListXattr OpKind = 69
 	KindStatFS    OpKind = 70
 	KindReadMap   OpKind = 71
+	KindAcquire   OpKind = 72
+	KindSetLock   OpKind = 73
+	KindGetLock   OpKind = 74
 )
 
 // Op is one operation. Mutations are executed exactly once per (session, id);
@@ -39,7 +42,8 @@ type Op interface {
 	Kind() OpKind
 }
 
-// IsRead reports whether k reads only.
+// IsRead reports whether k leaves no trace in the log: it reads, or changes
+// only the memory of the leader.
 func (k OpKind) IsRead() bool { return k >= 64 && k < 128 }
 
 // NewOp returns an empty client operation of kind k, or nil if there is none.
@@ -81,6 +85,12 @@ func NewOp(k OpKind) Op {
 		return new(StatFS)
 	case KindReadMap:
 		return new(ReadMap)
+	case KindAcquire:
+		return new(Acquire)
+	case KindSetLock:
+		return new(SetLock)
+	case KindGetLock:
+		return new(GetLock)
 	}
 	return nil
 }
@@ -113,8 +123,12 @@ func wireName(c *wire.Coder, p *string) { c.String(p) }
 // existing regular file of that name is the result (Created=false). A child
 // of a setgid directory takes its group; a directory there is setgid too.
 // Result: *EntryResult.
+//
+// Ino is the number of the new inode, chosen by a client that works locally
+// from a locality group of its own (Credited); 0: the servers choose.
 type Make struct {
 	Cred   Cred
+	Ino    Ino
 	Parent Ino
 	Name   string
 	Mode   uint32 // type and permissions
@@ -129,6 +143,7 @@ func (*Make) Kind() OpKind { return KindMake }
 // Wire codes the fields in order.
 func (x *Make) Wire(c *wire.Coder) {
 	x.Cred.Wire(c)
+	wire.Uint(c, &x.Ino)
 	wire.Uint(c, &x.Parent)
 	wireName(c, &x.Name)
 	c.U32(&x.Mode)

@@ -20,6 +20,8 @@ const (
 	ResultStatFS  ResultKind = 7
 	ResultMap     ResultKind = 8
 	ResultSession ResultKind = 9
+	ResultAcquire ResultKind = 10
+	ResultLock    ResultKind = 11
 )
 
 // Result answers an operation.
@@ -48,6 +50,10 @@ func newResult(k ResultKind) Result {
 		return new(MapResult)
 	case ResultSession:
 		return new(SessionResult)
+	case ResultAcquire:
+		return new(AcquireResult)
+	case ResultLock:
+		return new(LockResult)
 	}
 	return nil
 }

@@ -26,6 +26,17 @@ func (f *filler) fill(v reflect.Value) {
 	case Outcome:
 		v.Set(reflect.ValueOf(f.outcome()))
 		return
+	case LeaseKind:
+		v.SetUint(f.r.Uint64N(uint64(LeaseWrite) + 1))
+		return
+	case RecallMode:
+		v.SetUint(uint64(RecallQuery) + f.r.Uint64N(uint64(RecallDrain)))
+		return
+	case FileLock:
+		start := f.r.Uint64() >> f.r.IntN(64)
+		v.Set(reflect.ValueOf(FileLock{Ino: Ino(f.r.Uint64()), Flock: f.r.IntN(2) == 0, Owner: f.r.Uint64(),
+			Kind: LockKind(f.r.Uint32N(uint32(LockExcl) + 1)), Start: start, End: start + f.r.Uint64N(LockEOF-start), PID: f.r.Uint32()}))
+		return
 	case *errs.Error:
 		v.Set(reflect.ValueOf(f.error()))
 		return

@@ -126,8 +126,8 @@ func (w *writer) run(items []Item) []meta.Outcome {
 		case itemOp:
 			w.count(it.Op)
 		case itemLog:
-			for _, op := range it.Ops {
-				w.count(op)
+			for i := range it.Records {
+				w.count(it.Records[i].Op)
 			}
 		default:
 			w.count(it.Internal)
@@ -190,9 +190,9 @@ func (w *writer) item() Item {
 	if w.r.IntN(10) == 0 {
 		it.First = w.lastLog[s.Session] + 1
 		for range 1 + w.r.IntN(3) {
-			it.Ops = append(it.Ops, &meta.SetAttr{Ino: meta.RootIno, Set: meta.SetMtime, Mtime: w.r.Int64N(1e18)})
+			it.Records = append(it.Records, meta.LogRecord{Now: w.r.Int64N(1e18), Op: &meta.SetAttr{Ino: meta.RootIno, Set: meta.SetMtime, Mtime: w.r.Int64N(1e18)}})
 		}
-		w.lastLog[s.Session] += uint64(len(it.Ops))
+		w.lastLog[s.Session] += uint64(len(it.Records))
 		return it
 	}
 	if w.r.IntN(20) != 0 {

@@ -8,7 +8,7 @@ import (
 )
 
 // entryVersion is the version of Entry and Outcomes.
-const entryVersion = 1
+const entryVersion = 2
 
 // Entry is one command of the Raft log: a batch of items under one time
 // stamp. The leader puts everything into it that is not a function of the
@@ -23,7 +23,7 @@ type Entry struct {
 	Items []Item
 }
 
-// Item is one step of an entry. Exactly one of Op, Ops and Internal is set.
+// Item is one step of an entry. Exactly one of Op, Records and Internal is set.
 type Item struct {
 	Session meta.SessionID // 0 for internal items
 	Epoch   uint64
@@ -33,8 +33,8 @@ type Item struct {
 	Acked []meta.OpID
 	Op    meta.Op
 
-	First uint64 // with Ops: exactly-once channel of the log
-	Ops   []meta.Op
+	First   uint64 // with Records: exactly-once channel of the log
+	Records []meta.LogRecord
 
 	Internal Internal
 }
@@ -79,7 +79,7 @@ func (x *Item) Wire(c *wire.Coder) {
 		wire.Uint(c, &x.Session)
 		c.U64(&x.Epoch)
 		c.U64(&x.First)
-		wire.List(c, &x.Ops, meta.WireOp)
+		wire.List(c, &x.Records, func(c *wire.Coder, r *meta.LogRecord) { r.Wire(c) })
 	case itemInternal:
 		wireInternal(c, &x.Internal)
 	default:

@@ -181,7 +181,11 @@ func TestLogIsAFIFO(t *testing.T) {
 	w := newWorld(t, 1)
 	s := w.session(1, meta.Capability{Path: "/"})
 	logItem := func(first uint64, ops ...meta.Op) Item {
-		return Item{Session: s.Session, Epoch: s.Epoch, First: first, Ops: ops}
+		it := Item{Session: s.Session, Epoch: s.Epoch, First: first}
+		for _, op := range ops {
+			it.Records = append(it.Records, meta.LogRecord{Now: int64(first), Op: op})
+		}
+		return it
 	}
 	if o := w.apply(logItem(1, mkdir("a"), mkdir("b")))[0]; o.Err != nil || o.Result.(*meta.SessionResult).LastLogSeq != 2 {
 		t.Fatalf("log of two: %+v", o)

@@ -324,12 +324,13 @@ func (m *Machine) applyLog(tx kv.Tx, st tree.Stamp, it *Item) (meta.Result, erro
 		return nil, errs.E("session.log", errs.Invalid, fmt.Sprintf("record %d after %d leaves a gap", it.First, s.LastLogSeq), nil)
 	}
 	var refused error
-	for i, op := range it.Ops {
+	for i := range it.Records {
+		rec := &it.Records[i]
 		seq := it.First + uint64(i)
 		if seq <= s.LastLogSeq {
 			continue
 		}
-		if _, err := m.execute(tx, st, &s, op); err != nil {
+		if _, err := m.execute(tx, tree.Stamp{Index: st.Index, Now: rec.Now}, &s, rec.Op); err != nil {
 			refused = errs.E("session.log", errs.Other, fmt.Sprintf("record %d", seq), err)
 			break
 		}

@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 
 	"agentdrive/chunkserver/chunk"
@@ -38,17 +37,6 @@ const (
 	// and the lower-case letters.
 )
 
-// Cookies below firstCookie are the start of a listing, "." and "..".
-const firstCookie = 3
-
-// nameHash is the place of a name in its directory: 63 bits of SHA-256. The
-// hash is a strong one so that nobody can crowd one cookie, which a page of a
-// listing must give whole.
-func nameHash(name string) uint64 {
-	sum := sha256.Sum256([]byte(name))
-	return max(binary.BigEndian.Uint64(sum[:8])>>1, firstCookie)
-}
-
 // key builds a key from a prefix and integers, with room for a name.
 func key(prefix byte, ints ...uint64) []byte {
 	k := make([]byte, 1, 1+8*len(ints)+32)
@@ -84,7 +72,7 @@ func (s Space) inodeKey(ino meta.Ino) []byte {
 }
 
 func (s Space) entryKey(dir meta.Ino, name string) []byte {
-	return append(key(prefixEntry, uint64(s.Layer), uint64(dir), nameHash(name)), name...)
+	return append(key(prefixEntry, uint64(s.Layer), uint64(dir), meta.NameCookie(name)), name...)
 }
 
 // extentKey addresses an extent by its last byte: one forward scan from a

@@ -26,7 +26,7 @@ func (s Space) readDir(v kv.View, x *meta.ReadDir) (meta.Result, error) {
 	if limit == 0 {
 		limit = maxPage
 	}
-	lo := key(prefixEntry, uint64(s.Layer), uint64(x.Dir), max(x.Cookie+1, firstCookie))
+	lo := key(prefixEntry, uint64(s.Layer), uint64(x.Dir), max(x.Cookie+1, meta.FirstCookie))
 	hi := key(prefixEntry, uint64(s.Layer), uint64(x.Dir)+1)
 	var failed error
 	err = v.Scan(lo, hi, func(k, val []byte) bool {
