@@ -158,6 +158,7 @@ type Open struct {
 	Nonce      [16]byte
 	Capability Capability
 	CreatePath bool // make the subtree when it is missing
+	Leases     bool // the client takes leases and answers recalls
 	Client     ClientInfo
 }
 
@@ -169,6 +170,7 @@ func (x *Open) Wire(c *wire.Coder) {
 	c.Fixed(x.Nonce[:])
 	x.Capability.Wire(c)
 	c.Bool(&x.CreatePath)
+	c.Bool(&x.Leases)
 	x.Client.Wire(c)
 }
 

@@ -21,6 +21,7 @@ type Session struct {
 	Root       meta.Ino
 	Path       string
 	ReadOnly   bool
+	Leases     bool // its client takes leases; others are answered without
 	Client     meta.ClientInfo
 	Opened     int64 // Unix nanoseconds
 	LastLogSeq uint64
@@ -36,6 +37,7 @@ func (x *Session) Wire(c *wire.Coder) {
 	wire.Uint(c, &x.Root)
 	c.String(&x.Path)
 	c.Bool(&x.ReadOnly)
+	c.Bool(&x.Leases)
 	x.Client.Wire(c)
 	c.I64(&x.Opened)
 	c.U64(&x.LastLogSeq)
@@ -117,7 +119,7 @@ func (m *Machine) openSession(tx kv.Tx, st tree.Stamp, pos int, op *OpenSession)
 	}
 	s := Session{
 		ID: meta.SessionID(st.Index<<12 | uint64(pos)), Epoch: 1, Nonce: op.Open.Nonce,
-		Drive: d.ID, Root: root.Ino, Path: capa.Path, ReadOnly: capa.ReadOnly,
+		Drive: d.ID, Root: root.Ino, Path: capa.Path, ReadOnly: capa.ReadOnly, Leases: op.Open.Leases,
 		Client: op.Open.Client, Opened: st.Now,
 	}
 	store(tx, keySession(s.ID), &s)

@@ -42,6 +42,13 @@ func (s Space) child(v kv.View, dir meta.Ino, name string) (*inode, error) {
 	return n, err
 }
 
+// NameOf reads which inode a name in dir stands for; ok is false if there is no
+// such name, or no such directory.
+func (s Space) NameOf(v kv.View, dir meta.Ino, name string) (ino meta.Ino, ok bool, err error) {
+	e, ok, err := s.entry(v, dir, name)
+	return e.Ino, ok, err
+}
+
 // readlink executes Readlink.
 func (s Space) readlink(v kv.View, x *meta.Readlink) (meta.Result, error) {
 	n, err := s.inode(v, x.Ino)
