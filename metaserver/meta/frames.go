@@ -158,8 +158,8 @@ type Open struct {
 	Nonce      [16]byte
 	Capability Capability
 	CreatePath bool // make the subtree when it is missing
-	Leases     bool // the client takes leases and answers recalls
 	Client     ClientInfo
+	Leases     bool // the client answers recalls: it may be given leases
 }
 
 // FrameKind implements Frame.
@@ -170,8 +170,8 @@ func (x *Open) Wire(c *wire.Coder) {
 	c.Fixed(x.Nonce[:])
 	x.Capability.Wire(c)
 	c.Bool(&x.CreatePath)
-	c.Bool(&x.Leases)
 	x.Client.Wire(c)
+	c.Bool(&x.Leases)
 }
 
 // Resume continues a session on a new stream. The server answers Welcome or
