@@ -8,11 +8,12 @@ import (
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
 	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/rules"
 )
 
 // lookup executes Lookup.
 func (s Space) lookup(v kv.View, x *meta.Lookup) (meta.Result, error) {
-	if err := checkName(x.Name); err != nil {
+	if err := rules.CheckName(x.Name); err != nil {
 		return nil, err
 	}
 	n, err := s.child(v, x.Parent, x.Name)
@@ -146,7 +147,7 @@ func walk(path string) ([]string, error) {
 		if name == "" {
 			continue
 		}
-		if err := checkName(name); err != nil {
+		if err := rules.CheckName(name); err != nil {
 			return nil, err
 		}
 		names = append(names, name)
