@@ -48,3 +48,24 @@ func TestChosenNumbers(t *testing.T) {
 	}
 	w.check()
 }
+
+func TestAcquireReadsAttributes(t *testing.T) {
+	w := newWorld(t)
+	f := w.make(meta.RootIno, "f", file)
+	w.do(&meta.SetXattr{Ino: f.Ino, Name: "user.a"})
+	res := w.do(&meta.Acquire{Wants: []meta.Grant{{Ino: f.Ino}, {Ino: 99}, {Ino: meta.RootIno}}}).(*meta.AcquireResult)
+	if len(res.Attrs) != 3 || res.Attrs[0] != w.attr(f.Ino) || !res.Attrs[0].Xattrs || res.Attrs[1] != (meta.Attr{}) || res.Attrs[2] != w.attr(meta.RootIno) {
+		t.Errorf("%+v", res.Attrs)
+	}
+	w.do(&meta.RemoveXattr{Ino: f.Ino, Name: "user.a"})
+	if w.attr(f.Ino).Xattrs {
+		t.Error("the inode has no extended attributes any more")
+	}
+	w.do(&meta.SetXattr{Ino: f.Ino, Name: "user.large", Value: make([]byte, 60<<10)})
+	page := w.do(&meta.ReadDir{Dir: meta.RootIno, Plus: true, Limit: 10}).(*meta.DirResult)
+	for _, e := range page.Entries {
+		if e.Name == "f" && !e.Attr.Xattrs {
+			t.Error("a listing does not tell of extended attributes")
+		}
+	}
+}
