@@ -125,6 +125,8 @@ func (w *world) do(ef Effect) {
 		w.step(ev)
 	case FindOrphans:
 		w.step(OrphansFound{})
+	case answered:
+		w.step(ef.ev)
 	}
 }
 
