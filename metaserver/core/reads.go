@@ -83,12 +83,13 @@ func (s *Server) startRead(r *read) {
 }
 
 // needsFlush reports whether another session may hold changes of an inode that
-// the read must see. One that owes an ack about it is answered from the state
-// as it is (rule S2): nobody else holds it for writing then.
+// the read must see. A session that holds anything on the inode, as one whose
+// ack somebody waits for, is answered from the state as it is (rule S2): nobody
+// else holds it for writing then.
 func (s *Server) needsFlush(r *read, ino meta.Ino) bool {
 	se := r.stream.session
 	return se.drive.othersWrite(se) && !r.asked[ino] && !s.breaks.noQuery &&
-		se.owing[ino] == 0 && se.drive.foreign(ino, se) == meta.LeaseWrite
+		se.drive.foreign(ino, se) == meta.LeaseWrite
 }
 
 // askFlush makes the holder of Write tell what it has: by Query the first
