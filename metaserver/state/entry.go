@@ -32,11 +32,23 @@ type Item struct {
 	After uint64
 	Acked []meta.OpID
 	Op    meta.Op
+	// Reserved is what the leader has promised to other sessions and is not in
+	// the state yet: room under the drive's quota that Op must leave.
+	Reserved Reserved
 
 	First   uint64 // with Records: exactly-once channel of the log
 	Records []meta.LogRecord
 
 	Internal Internal
+}
+
+// Reserved are the credits outstanding under a drive's quota.
+type Reserved struct{ Bytes, Files uint64 }
+
+// Wire codes the fields in order.
+func (x *Reserved) Wire(c *wire.Coder) {
+	c.U64(&x.Bytes)
+	c.U64(&x.Files)
 }
 
 // Kinds of items on the wire. Append only.
@@ -75,6 +87,7 @@ func (x *Item) Wire(c *wire.Coder) {
 		c.U64(&x.After)
 		wire.List(c, &x.Acked, wire.Uint[meta.OpID])
 		meta.WireOp(c, &x.Op)
+		x.Reserved.Wire(c)
 	case itemLog:
 		wire.Uint(c, &x.Session)
 		c.U64(&x.Epoch)
@@ -141,6 +154,7 @@ const (
 	kindSwept          uint8 = 137
 	kindAckReplies     uint8 = 138
 	kindAllocGroups    uint8 = 139
+	kindSetQuota       uint8 = 140
 	kindInitCluster    uint8 = 160
 	kindPutServer      uint8 = 161
 	kindCreateDrive    uint8 = 162
@@ -174,6 +188,8 @@ func newInternal(k uint8) Internal {
 		return new(AckReplies)
 	case kindAllocGroups:
 		return new(AllocGroups)
+	case kindSetQuota:
+		return new(SetQuota)
 	case kindInitCluster:
 		return new(InitCluster)
 	case kindPutServer:
