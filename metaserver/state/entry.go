@@ -7,7 +7,9 @@ import (
 	"agentdrive/metaserver/tree"
 )
 
-// entryVersion is the version of Entry and Outcomes.
+// entryVersion is the version of Entry and Outcomes, and the only one that is
+// read: version 1 was never released. A change that must be read later raises
+// it and keeps decoding the older ones.
 const entryVersion = 2
 
 // Entry is one command of the Raft log: a batch of items under one time
@@ -106,7 +108,7 @@ func EncodeEntry(dst []byte, e *Entry) []byte { return wire.Marshal(dst, entryVe
 // DecodeEntry reads a record made by EncodeEntry; the entry aliases b.
 func DecodeEntry(b []byte) (*Entry, error) {
 	e := new(Entry)
-	if err := wire.Unmarshal(b, entryVersion, e); err != nil {
+	if err := wire.UnmarshalFrom(b, entryVersion, entryVersion, e); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -128,7 +130,7 @@ func EncodeOutcomes(dst []byte, o *Outcomes) []byte { return wire.Marshal(dst, e
 // DecodeOutcomes reads a record made by EncodeOutcomes.
 func DecodeOutcomes(b []byte) (*Outcomes, error) {
 	o := new(Outcomes)
-	if err := wire.Unmarshal(b, entryVersion, o); err != nil {
+	if err := wire.UnmarshalFrom(b, entryVersion, entryVersion, o); err != nil {
 		return nil, err
 	}
 	return o, nil

@@ -179,8 +179,8 @@ func Replies(v kv.View, id meta.SessionID) ([]Recorded, error) {
 	pre := keyReplies(id)
 	err := v.Scan(pre, end(pre), func(k, b []byte) bool {
 		var o meta.Outcome
-		if bad = wire.Unmarshal(append([]byte(nil), b...), recordVersion, &o); bad != nil {
-			bad = errs.E("state.scan", errs.Corrupt, "recorded reply", bad)
+		if bad = decode(append([]byte(nil), b...), &o); bad != nil {
+			bad = errs.E("state.scan", errs.Other, "recorded reply", bad)
 			return false
 		}
 		r := Recorded{ID: meta.OpID(binary.BigEndian.Uint64(k[len(pre):]))}
