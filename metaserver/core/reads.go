@@ -18,6 +18,8 @@ type read struct {
 	rounds int               // executions so far
 	wait   wait
 	gates  *pending // of an Acquire
+	refuse bool     // an Acquire that is answered without grants
+	lock   *lockOp  // of a SetLock
 }
 
 // subject gives the inode that an operation asks about first; 0: none.
@@ -97,7 +99,7 @@ func (s *Server) needsFlush(r *read, ino meta.Ino) bool {
 func (s *Server) askFlush(r *read, ino meta.Ino, lower bool) ask {
 	n := r.stream.session.drive.nodes[ino]
 	mode := meta.RecallQuery
-	if lower || n.looked != 0 && s.now-n.looked <= lookAgain {
+	if lower || n.looked != 0 && s.now-n.looked <= s.lookAgain() {
 		mode = meta.RecallDowngrade
 	}
 	n.looked = max(s.now, 1)
