@@ -18,7 +18,6 @@ type actor struct {
 	id      int
 	st      StreamID
 	session meta.SessionID
-	ended   error
 
 	up    []meta.Frame // on their way to the server
 	ready bool         // the session is bound to the stream
@@ -31,6 +30,7 @@ type actor struct {
 	recalls []*meta.Recall
 
 	log   []meta.LogRecord // not acknowledged
+	lost  []lostWrite      // of log: what is unwritten if it is lost
 	first uint64           // of log
 	sent  uint64           // last one sent on this stream
 
@@ -38,6 +38,8 @@ type actor struct {
 	lastOp meta.OpID
 	group  meta.Ino
 
+	nonce         byte
+	opening       bool // waits for the Welcome of a new session
 	cached, local int
 }
 
@@ -46,6 +48,13 @@ type work struct {
 	frame *meta.OpFrame
 	start int
 	done  func(r *meta.Reply, granted func(meta.Ino) bool)
+}
+
+// lostWrite is a write whose record is in the log.
+type lostWrite struct {
+	seq uint64
+	key string
+	i   int
 }
 
 func newActor(c *chaos, id int) *actor {
@@ -58,13 +67,13 @@ func newActor(c *chaos, id int) *actor {
 }
 
 func (a *actor) send(f meta.Frame) {
-	if a.ready && a.ended == nil {
+	if a.ready {
 		a.up = append(a.up, f)
 	}
 }
 
 func (a *actor) toServer() {
-	if len(a.up) > 0 && a.ended == nil {
+	if len(a.up) > 0 {
 		f := a.up[0]
 		a.up = a.up[1:]
 		a.c.step(StreamFrame{a.st, f})
@@ -88,10 +97,16 @@ func (a *actor) fromServer() {
 		}
 	case *meta.Recall:
 		a.recalls = append(a.recalls, f)
+	case *meta.Credited:
+		a.group = meta.Ino(f.FirstGroup<<meta.SlotBits | 1)
 	case *meta.Welcome:
 		a.welcome(f)
 	case *meta.Evicted:
-		a.ended = f.Err
+		if a.opening {
+			a.c.t.Fatal(f.Err)
+		}
+		a.ready = true
+		a.die()
 	}
 }
 
@@ -158,20 +173,24 @@ func (a *actor) free(keys ...string) bool {
 }
 
 func (a *actor) begin() {
-	if len(a.ops) > 3 || a.ended != nil {
+	if len(a.ops) > 3 || a.group == 0 {
 		return
 	}
 	rng := a.c.rng
 	f := a.c.files[rng.IntN(len(a.c.files))]
 	d := a.c.dirs[rng.IntN(len(a.c.dirs))]
 	n := slots[rng.IntN(len(slots))]
-	switch rng.IntN(6) {
+	switch rng.IntN(8) {
 	case 0, 1:
 		a.readFile(f)
 	case 2:
 		a.writeFile(f)
 	case 3, 4:
 		a.lookup(d, n)
+	case 5:
+		a.unlink(d, n)
+	case 6:
+		a.exists()
 	default:
 		a.replace(d, n)
 	}
@@ -226,7 +245,7 @@ func (a *actor) writeFile(f meta.Ino) {
 		a.local++
 		a.append(op)
 		a.mtime[f] = v
-		a.over(fileKey(f), a.wrote(fileKey(f), a.c.tick, v))
+		a.localWrite(fileKey(f), v)
 		return
 	}
 	if a.c.rng.IntN(2) == 0 {
@@ -309,7 +328,14 @@ func (a *actor) replace(d meta.Ino, n string) {
 			a.append(rename)
 			a.lease[ino] = meta.LeaseWrite
 			a.names[k] = ino
-			a.over(k, a.wrote(k, a.c.tick, uint64(ino)))
+			a.mtime[ino] = 1
+			a.born(ino)
+			a.localWrite(k, uint64(ino))
+			if old != 0 {
+				a.localWrite(aliveKey(old), 0)
+				delete(a.mtime, old)
+				a.gaveUp[old] = a.lastOp
+			}
 			return
 		}
 		if known && a.c.rng.IntN(2) == 0 {
@@ -329,6 +355,7 @@ func (a *actor) replace(d meta.Ino, n string) {
 		}
 		delete(a.names, k)
 		a.busy[k]++
+		a.born(e.Attr.Ino)
 		i := a.wrote(k, a.c.tick, uint64(e.Attr.Ino))
 		a.call(rename, func(r *meta.Reply, granted func(meta.Ino) bool) {
 			if r.Outcome.Err != nil && r.Outcome.Err.Kind != errs.Expired {
@@ -390,7 +417,7 @@ func (a *actor) answerRecall() {
 
 // release gives something up unasked.
 func (a *actor) release() {
-	if !a.ready || len(a.recalls) > 0 {
+	if !a.ready || a.opening || len(a.recalls) > 0 {
 		return
 	}
 	all := append(slices.Clone(a.c.files), a.c.dirs...)
@@ -406,7 +433,8 @@ func (a *actor) release() {
 
 // reconnect begins a new stream; what was on its way is lost.
 func (a *actor) reconnect() {
-	if a.ended != nil {
+	if a.opening {
+		a.reopen()
 		return
 	}
 	c := a.c
@@ -424,6 +452,11 @@ func (a *actor) reconnect() {
 
 func (a *actor) welcome(f *meta.Welcome) {
 	a.ready = true
+	if a.opening {
+		a.opening, a.session = false, f.Session
+		a.send(&meta.Credit{Groups: 1})
+		return
+	}
 	for len(a.log) > 0 && a.first <= f.LastLogSeq {
 		a.log, a.first = a.log[1:], a.first+1
 	}
@@ -483,3 +516,125 @@ func (answered) effect() {}
 var pointers = regexp.MustCompile(`0x[0-9a-f]+`)
 
 func stripPointers(s string) string { return pointers.ReplaceAllString(s, "0x") }
+
+// localWrite notes a write whose record is the last one of the log: begun and
+// over at once, but gone if the record is lost.
+func (a *actor) localWrite(key string, val uint64) {
+	i := a.wrote(key, a.c.tick, val)
+	a.over(key, i)
+	a.lost = append(a.lost, lostWrite{a.lastSeq(), key, i})
+}
+
+// born notes that a file has a name, or is about to.
+func (a *actor) born(ino meta.Ino) {
+	if r := a.c.reg(aliveKey(ino)); len(r.writes) == 0 {
+		r.writes = append(r.writes, access{span: span{0, 1}, val: 1, who: a.id})
+	}
+}
+
+// exists looks whether some file still has a name.
+func (a *actor) exists() {
+	var known []meta.Ino
+	for ino := range a.mtime {
+		if r := a.c.regs[aliveKey(ino)]; r != nil && a.free(fileKey(ino)) {
+			known = append(known, ino)
+		}
+	}
+	if len(known) == 0 {
+		return
+	}
+	slices.Sort(known)
+	ino := known[a.c.rng.IntN(len(known))]
+	a.cached++
+	a.saw(aliveKey(ino), a.c.tick, 1)
+}
+
+// unlink takes a name away.
+func (a *actor) unlink(d meta.Ino, n string) {
+	k := slotKey(d, n)
+	op := &meta.Unlink{Parent: d, Name: n}
+	old, known := a.names[k]
+	if a.rights(d) == meta.LeaseWrite && a.free(k) && known {
+		if old == 0 {
+			return
+		}
+		if a.rights(old) == meta.LeaseWrite && a.free(fileKey(old)) {
+			a.local++
+			a.append(op)
+			a.localWrite(k, 0)
+			a.localWrite(aliveKey(old), 0)
+			a.names[k] = 0
+			delete(a.mtime, old)
+			a.gaveUp[old] = a.lastOp // older answers know nothing of it
+			return
+		}
+	}
+	delete(a.names, k)
+	if known {
+		delete(a.mtime, old)
+		a.busy[fileKey(old)]++
+	}
+	a.busy[k]++
+	start := a.c.tick
+	i := a.wrote(k, start, 0)
+	a.call(op, func(r *meta.Reply, granted func(meta.Ino) bool) {
+		a.busy[k]--
+		if known {
+			a.busy[fileKey(old)]--
+		}
+		res, ok := r.Outcome.Result.(*meta.AttrResult)
+		if !ok { // it was a read
+			a.c.reg(k).writes[i] = access{span: span{1 << 61, 1 << 62}, val: 1 << 62}
+			a.saw(k, start, 0)
+			return
+		}
+		a.over(k, i)
+		ino := res.Attr.Ino
+		a.over(aliveKey(ino), a.wrote(aliveKey(ino), start, 0))
+		delete(a.mtime, ino) // the client learns who it was
+		a.learnName(d, n, granted(d), 0)
+	})
+}
+
+// die ends the client without a word; another takes its place.
+func (a *actor) die() {
+	if a.opening || !a.ready {
+		return
+	}
+	c := a.c
+	c.trace("client %d dies", a.id)
+	for _, l := range a.lost {
+		if w := &c.reg(l.key).writes[l.i]; l.seq >= a.first {
+			w.end = 0 // its record may be lost
+		}
+	}
+	b := newActor(c, a.id)
+	b.cached, b.local, b.opening, b.st = a.cached, a.local, true, a.st
+	*a = *b
+	c.nonce++
+	a.nonce = c.nonce
+	a.reopen()
+}
+
+// reopen asks for a session on a new stream.
+func (a *actor) reopen() {
+	c := a.c
+	delete(c.world.sent, a.st)
+	c.step(StreamClosed{a.st})
+	c.streams++
+	a.st, a.up = c.streams, nil
+	c.step(StreamOpened{Stream: a.st})
+	a.ready = true
+	a.send(&meta.Open{Nonce: [16]byte{a.nonce}, Capability: meta.Capability{Drive: 1, Path: "/"}, Leases: true})
+	a.ready = false
+}
+
+// renew prolongs the session; recalls that wait for the client count as being
+// worked on.
+func (a *actor) renew() {
+	f := &meta.Renew{}
+	for _, r := range a.recalls {
+		f.Progress = append(f.Progress, r.ID)
+	}
+	a.send(f)
+}
