@@ -100,9 +100,10 @@ func checkTarget(target string) error {
 
 // Existing decides on a Make of the given mode whose name an inode has, of
 // which the type bits are typ. nil: that inode is the result. Otherwise
-// errs.IsDir or errs.Exist.
+// errs.IsDir or errs.Exist. A Make with a number of its own (x.Ino) wants a new
+// inode, whatever Excl says: its client has already answered that it made one.
 func Existing(x *meta.Make, mode, typ uint32) error {
-	if !x.Excl && mode&meta.ModeType == meta.ModeRegular {
+	if !x.Excl && x.Ino == 0 && mode&meta.ModeType == meta.ModeRegular {
 		switch typ & meta.ModeType {
 		case meta.ModeRegular:
 			return nil

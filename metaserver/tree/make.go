@@ -2,6 +2,7 @@ package tree
 
 import (
 	"agentdrive/internal/errs"
+	"agentdrive/internal/kv"
 	"agentdrive/metaserver/meta"
 	"agentdrive/metaserver/rules"
 )
@@ -26,7 +27,13 @@ func (u *unit) create(x *meta.Make) (meta.Result, error) {
 	if err := rules.CheckLive(&dir.Attr); err != nil {
 		return nil, err
 	}
-	n := &node{inode: inode{Attr: rules.Born(&dir.Attr, x, mode, u.newIno(dir), u.st.Now), Parent: dir.Ino}}
+	ino := x.Ino
+	if ino == 0 {
+		ino = u.newIno(dir)
+	} else if err := u.checkIno(ino, dir); err != nil {
+		return nil, err
+	}
+	n := &node{inode: inode{Attr: rules.Born(&dir.Attr, x, mode, ino, u.st.Now), Parent: dir.Ino}}
 	if mode&meta.ModeType == meta.ModeSymlink {
 		n.Target = x.Target
 	}
@@ -39,6 +46,30 @@ func (u *unit) create(x *meta.Make) (meta.Result, error) {
 	return &meta.EntryResult{Attr: n.Attr, Created: true}, nil
 }
 
+// MaxGroups bounds the locality groups allocated at once.
+const MaxGroups = 1 << 16
+
+// AllocGroups sets n locality groups aside, [first, first + n), which nobody
+// else will get: no inode is born in them unless a Make chooses its number
+// there.
+func (s Space) AllocGroups(tx kv.Tx, n uint32) (first uint64, err error) {
+	u := &unit{Space: s, tx: tx}
+	if err := u.loadCounters(); err != nil {
+		return 0, err
+	}
+	if n == 0 || n > MaxGroups {
+		return 0, fail("tree.groups", errs.Invalid, "%d locality groups at once, 1 to %d can be had", n, MaxGroups)
+	}
+	first = u.count.NextGroup
+	if first+uint64(n) >= 1<<(64-meta.SlotBits) {
+		return 0, fail("tree.groups", errs.NoSpace, "no locality groups are left")
+	}
+	u.count.NextGroup += uint64(n)
+	u.dirty = true
+	u.commit()
+	return first, nil
+}
+
 // existing answers a Make whose name is taken.
 func (u *unit) existing(x *meta.Make, mode uint32, e entry) (meta.Result, error) {
 	if err := rules.Existing(x, mode, e.Type); err != nil {
@@ -49,6 +80,21 @@ func (u *unit) existing(x *meta.Make, mode uint32, e entry) (meta.Result, error)
 		return nil, err
 	}
 	return &meta.EntryResult{Attr: n.Attr}, nil
+}
+
+// checkIno refuses a number that a client may not choose: one of a group that
+// nobody has, or in which the servers themselves give birth. That the group is
+// the client's own is checked by package state, which knows sessions.
+func (u *unit) checkIno(ino meta.Ino, dir *node) error {
+	group := uint64(ino) >> meta.SlotBits
+	if group == 0 || group >= u.count.NextGroup || group == dir.Group {
+		return fail("tree.make", errs.Invalid, "inode %d is not the client's to choose", ino)
+	}
+	_, exists, err := u.tx.Get(u.inodeKey(ino))
+	if err == nil && exists {
+		err = fail("tree.make", errs.Exist, "inode %d exists", ino)
+	}
+	return err
 }
 
 // newIno takes the next slot of the directory's locality group, and a fresh

@@ -42,6 +42,30 @@ func (s Space) child(v kv.View, dir meta.Ino, name string) (*inode, error) {
 	return n, err
 }
 
+// NameOf reads which inode a name in dir stands for; ok is false if there is no
+// such name, or no such directory.
+func (s Space) NameOf(v kv.View, dir meta.Ino, name string) (ino meta.Ino, ok bool, err error) {
+	e, ok, err := s.entry(v, dir, name)
+	return e.Ino, ok, err
+}
+
+// wanted reads the attributes for an Acquire; who gets which lease is not
+// decided here.
+func (s Space) wanted(v kv.View, x *meta.Acquire) (meta.Result, error) {
+	res := &meta.AcquireResult{Attrs: make([]meta.Attr, len(x.Wants))}
+	for i, w := range x.Wants {
+		n, err := s.inode(v, w.Ino)
+		if errs.Is(err, errs.Stale) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		res.Attrs[i] = n.Attr
+	}
+	return res, nil
+}
+
 // readlink executes Readlink.
 func (s Space) readlink(v kv.View, x *meta.Readlink) (meta.Result, error) {
 	n, err := s.inode(v, x.Ino)

@@ -130,6 +130,8 @@ func (s Space) Read(v kv.View, op meta.Op) (meta.Result, error) {
 		return &meta.StatFSResult{Bytes: bytes, Files: files}, nil
 	case *meta.ReadMap:
 		return s.readMap(v, x)
+	case *meta.Acquire:
+		return s.wanted(v, x)
 	}
 	return nil, fail("tree.read", errs.Invalid, "operation %d is not a read", op.Kind())
 }
