@@ -215,8 +215,9 @@ type Invalidate struct {
 
 // Inval is one thing to forget. Exactly one of its three forms is given.
 type Inval struct {
-	Ino  meta.Ino // this inode's attributes, and unless Attr its pages
-	Attr bool
+	Ino      meta.Ino // this inode's attributes, and unless Attr its pages
+	Attr     bool
+	Off, Len uint64 // the range of the pages, bytes; Len 0: to the end
 
 	Dir  meta.Ino // the name Name in directory Dir
 	Name string

@@ -72,6 +72,11 @@ func (c *Client) syncChange(o *op, inos ...meta.Ino) {
 		c.changeDone(o, res, err)
 		done(res, err)
 	}
+	for _, ino := range t.inos {
+		if n := c.nodeOf(ino); n != nil && n.lease == meta.LeaseWrite {
+			c.placeData(ino)
+		}
+	}
 	items := c.selfRecall(o, &t)
 	o.after = c.log.last
 	c.log.want = max(c.log.want, o.after)

@@ -31,6 +31,7 @@ type ops struct {
 	changes   []*op // wait for a stream or the window
 	flight    btree.Map[meta.OpID, *op]
 	mutations int // in flight
+	telling   int // changes that wait until the kernel has forgotten
 	delayed   []delayedOp
 
 	// Acknowledgements: replies that the client has and the server does not

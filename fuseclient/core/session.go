@@ -33,10 +33,10 @@ type session struct {
 	helloAt Time // when Open or Resume was sent
 	ttl     Time
 
-	validUntil Time // the server keeps the session at least until then
-	trustUntil Time // leases count until then
+	validUntil Time  // the server keeps the session at least until then
+	trustUntil Time  // leases count until then
 	wall       int64 // the servers' wall clock minus the own time, Unix nanoseconds
-	warned     bool // that this moment passed
+	warned     bool  // that this moment passed
 	renewSeq   uint64
 	renewAt    Time
 	renewals   []renewal // unanswered, oldest first
