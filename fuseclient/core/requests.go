@@ -48,11 +48,8 @@ func (c *Client) answerCached(r *request, result any, err error, cache Cache, li
 // lockDirs notes the directories whose lock the kernel holds while a request is
 // open: a notification about a name in one would wait for its answer (C5).
 func (c *Client) lockDirs(r *request) {
-	if c.cfg.NoLeases {
-		return
-	}
 	body, ok := r.what.(meta.Op)
-	if !ok {
+	if c.cfg.NoLeases || r.done || r.locks != nil || !ok {
 		return
 	}
 	switch o := body.(type) {
@@ -69,7 +66,7 @@ func (c *Client) lockDirs(r *request) {
 	default:
 		// Also of the directories that are removed or moved; names in those
 		// are notified of under their own locks.
-		r.locks = append(dirsOf(body), c.namedDirs(body)...)
+		r.locks = append(append([]meta.Ino{}, dirsOf(body)...), c.namedDirs(body)...)
 	}
 	for _, dir := range r.locks {
 		n, _ := c.leases.locked.Get(dir)
@@ -113,13 +110,13 @@ func (c *Client) unlockDirs(r *request) {
 
 func (c *Client) request(ev Request) {
 	r := &request{id: ev.ID, what: ev.Op}
-	c.lockDirs(r)
 	defer func() {
 		if r.done {
 			c.stats.Local++
-		} else {
-			c.stats.Waits++
+			return
 		}
+		c.stats.Waits++
+		c.lockDirs(r)
 	}()
 	if _, reused := c.reqs.Set(ev.ID, r); reused {
 		panic("core: request id in use")
@@ -165,6 +162,7 @@ func (c *Client) call(r *request, body meta.Op) {
 	o.done = func(res meta.Result, err error) { c.called(r, o, res, err) }
 	r.op = o
 	if !body.Kind().IsRead() {
+		c.lockDirs(r)
 		c.syncChange(o)
 		return
 	}
