@@ -8,6 +8,7 @@ import (
 
 	"agentdrive/chunkserver/chunk"
 	"agentdrive/fuseclient/core"
+	"agentdrive/fuseclient/kernel"
 	"agentdrive/internal/clock"
 	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
@@ -31,8 +32,9 @@ type runner struct {
 	mu      sync.Mutex // guards the fields below and every Step; above the locks of stream queues
 	core    *core.Client
 	lastReq core.ReqID
-	waiting map[core.ReqID]chan core.Answer
-	stream  *stream // newest
+	waiting map[core.ReqID]waiter
+	kernel  kernel.Notifier // nil until a mount is attached
+	stream  *stream         // newest
 	timer   clock.Timer
 	state   core.Notice
 	welcome *meta.Welcome
@@ -49,27 +51,57 @@ type stream struct {
 	closed bool
 }
 
+// waiter is a request at the core.
+type waiter struct {
+	call   *kernel.Call
+	answer chan core.Answer // holds one
+}
+
 // do executes a request of the kernel and waits for its answer.
-func (r *runner) do(cancel <-chan struct{}, op any) (any, error) {
+func (r *runner) do(call *kernel.Call, op any) core.Answer {
 	ch := make(chan core.Answer, 1)
 	r.mu.Lock()
 	if r.ended {
 		r.mu.Unlock()
-		return nil, errs.E("mount", errs.Expired, "the mount is shut down", nil)
+		return core.Answer{Err: errs.E("mount", errs.Expired, "the mount is shut down", nil)}
 	}
 	r.lastReq++
 	id := r.lastReq
-	r.waiting[id] = ch
+	r.waiting[id] = waiter{call: call, answer: ch}
 	r.stepLocked(core.Request{ID: id, Op: op})
+	_, waits := r.waiting[id]
 	r.mu.Unlock()
+	if waits {
+		call.Waits()
+	}
 	select {
 	case a := <-ch:
-		return a.Result, a.Err
-	case <-cancel:
+		return a
+	case <-call.Cancel():
 	}
 	r.step(core.Cancel{ID: id})
-	a := <-ch
-	return a.Result, a.Err
+	return <-ch
+}
+
+// attach tells where invalidations go from now on.
+func (r *runner) attach(n kernel.Notifier) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kernel = n
+}
+
+// pageKeeper is a core that vouches for the kernel's pages of a file, for it
+// holds a lease.
+type pageKeeper interface{ KeepPages(meta.Ino) bool }
+
+// openFile tells the core of a handle and reports whether the kernel's pages
+// of the file are good.
+func (r *runner) openFile(ino meta.Ino) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stepLocked(core.OpenFile{Ino: ino})
+	k, ok := any(r.core).(pageKeeper)
+	return ok && k.KeepPages(ino)
 }
 
 func (r *runner) step(ev core.Event) {
@@ -96,9 +128,13 @@ func (r *runner) stepLocked(ev core.Event) {
 func (r *runner) doLocked(ef core.Effect) {
 	switch ef := ef.(type) {
 	case core.Answer:
-		if ch := r.waiting[ef.ID]; ch != nil {
-			delete(r.waiting, ef.ID)
-			ch <- ef
+		r.answerLocked(ef)
+	case core.Invalidate:
+		done := func() { r.step(core.Invalidated{Token: ef.Token}) }
+		if r.kernel != nil {
+			r.kernel.Invalidate(ef.Items, done)
+		} else {
+			r.spawn(done) // no kernel believes anything yet
 		}
 	case core.Send:
 		if st := r.stream; st != nil && st.number == ef.Stream && !st.closed {
@@ -122,6 +158,18 @@ func (r *runner) doLocked(ef core.Effect) {
 	case core.Notice:
 		r.noticeLocked(ef)
 	}
+}
+
+// answerLocked hands an answer over. Its place among the invalidations is
+// noted first: see kernel.Call.
+func (r *runner) answerLocked(a core.Answer) {
+	w, ok := r.waiting[a.ID]
+	if !ok {
+		return
+	}
+	delete(r.waiting, a.ID)
+	w.call.Answered(&a)
+	w.answer <- a
 }
 
 func (r *runner) noticeLocked(n core.Notice) {
@@ -259,9 +307,8 @@ func (r *runner) close() {
 	if r.timer != nil {
 		r.timer.Stop()
 	}
-	for id, ch := range r.waiting {
-		ch <- core.Answer{ID: id, Err: errs.E("mount", errs.Expired, "the mount is shut down", nil)}
-		delete(r.waiting, id)
+	for id := range r.waiting {
+		r.answerLocked(core.Answer{ID: id, Err: errs.E("mount", errs.Expired, "the mount is shut down", nil)})
 	}
 	r.mu.Unlock()
 	r.wg.Wait()

@@ -41,6 +41,8 @@ type ReadFile struct {
 	Ino meta.Ino
 	Off uint64
 	Len uint32
+	// Fresh: a plan made before named blocks that are no more.
+	Fresh bool
 }
 
 // WriteFile writes file content into the buffer. The core owns Data from now
@@ -56,6 +58,9 @@ type WriteFile struct {
 	Append   bool // to the true end of file, atomically
 	Sync     bool // O_SYNC: answer when durable
 	KillPriv bool // clear setuid and setgid
+	// Writeback: dirty pages of a mapping (FUSE_WRITE_CACHE). They may come in
+	// the middle of a recall, whose flush they belong to (rule C7).
+	Writeback bool
 }
 
 // Flush publishes the file's buffered data (close). Answer: *meta.EmptyResult

@@ -1,0 +1,87 @@
+package kernel
+
+import (
+	"agentdrive/fuseclient/core"
+	"agentdrive/metaserver/meta"
+)
+
+// Call is one request of the kernel on its way through the Backend: how it is
+// cancelled, and where its answer stands between the moment it is decided and
+// the moment the kernel has it. A Backend passes it on and reports to it. A nil
+// Call is no request of the kernel, and is never cancelled.
+type Call struct {
+	cancel <-chan struct{}
+	led    *ledger // nil: nobody writes a reply (see NewCall)
+	op     any     // under way at the Backend
+	counts *opStats
+
+	// Guarded by led.mu.
+	prev, next *Call  // in led's list
+	seq        uint64 // of the answer; 0: none now
+	since      uint64 // of the first answer, if there was more than one
+	listed     bool   // in led's list
+	drop       *drop  // to be made due when the reply is written
+	loose      bool   // the reply lets the kernel keep nothing but pages
+}
+
+// NewCall makes a call that is not a request of the kernel.
+func NewCall(cancel <-chan struct{}) *Call { return &Call{cancel: cancel} }
+
+// Cancel is closed when nobody waits for the answer any longer.
+func (c *Call) Cancel() <-chan struct{} {
+	if c == nil {
+		return nil
+	}
+	return c.cancel
+}
+
+// Waits says that the answer did not come at once: it depends on the servers
+// or on other requests. It does not block.
+func (c *Call) Waits() {
+	if c != nil && c.counts != nil {
+		c.counts.waited.Inc()
+	}
+}
+
+// Answered says that the answer is decided. The Backend calls it at that
+// moment, under the lock that orders answers and calls of
+// Notifier.Invalidate: an invalidation after it is carried out only when the
+// reply has been written, one before it does not concern the answer. It does
+// not block.
+func (c *Call) Answered(a *core.Answer) {
+	if c != nil && c.led != nil {
+		c.led.answered(c, a)
+	}
+}
+
+// begin prepares for another operation at the Backend: the call is
+// unanswered, again.
+func (c *Call) begin(op any) {
+	c.op = op
+	c.led.begin(c)
+}
+
+// leaves tells which pages the kernel must forget when it has this answer,
+// because they are not covered by a lease (C6).
+func leaves(op any, a *core.Answer) (meta.Ino, span, bool) {
+	if a.Err != nil {
+		return 0, span{}, false
+	}
+	switch op := op.(type) {
+	case core.ReadFile:
+		if plan, ok := a.Result.(*core.FilePlan); ok && !plan.Keep && op.Len > 0 {
+			return op.Ino, pages(op.Off, uint64(op.Len)), true
+		}
+	case core.WriteFile:
+		// Attributes that may not be kept mean that there is no FW: what
+		// the kernel copied into its pages may be overtaken any time.
+		if r, ok := a.Result.(*meta.AttrResult); ok && a.Cache.Attr == 0 && len(op.Data) > 0 {
+			off := op.Off
+			if op.Append {
+				off = r.Off
+			}
+			return op.Ino, pages(off, uint64(len(op.Data))), true
+		}
+	}
+	return 0, span{}, false
+}
