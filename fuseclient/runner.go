@@ -48,6 +48,7 @@ type stream struct {
 	cancel context.CancelFunc
 	ready  sync.Cond // on the runner's mu: out or closed changed
 	out    [][]byte  // encoded frames; guarded by the runner's mu
+	tells  bool      // some of out tell of own operations
 	closed bool
 }
 
@@ -55,6 +56,7 @@ type stream struct {
 type waiter struct {
 	call   *kernel.Call
 	answer chan core.Answer // holds one
+	writes meta.Ino         // of a WriteFile
 }
 
 // do executes a request of the kernel and waits for its answer.
@@ -67,7 +69,11 @@ func (r *runner) do(call *kernel.Call, op any) core.Answer {
 	}
 	r.lastReq++
 	id := r.lastReq
-	r.waiting[id] = waiter{call: call, answer: ch}
+	w := waiter{call: call, answer: ch}
+	if op, ok := op.(core.WriteFile); ok {
+		w.writes = op.Ino
+	}
+	r.waiting[id] = w
 	r.stepLocked(core.Request{ID: id, Op: op})
 	_, waits := r.waiting[id]
 	r.mu.Unlock()
@@ -90,9 +96,17 @@ func (r *runner) attach(n kernel.Notifier) {
 	r.kernel = n
 }
 
-// pageKeeper is a core that vouches for the kernel's pages of a file, for it
-// holds a lease.
+// pageKeeper is a core that takes leases: it vouches for the kernel's pages of
+// a file while it holds one.
 type pageKeeper interface{ KeepPages(meta.Ino) bool }
+
+// keepsLocked reports whether a lease covers the kernel's pages of a file. A
+// core without leases leaves them to the kernel, which compares times of
+// modification.
+func (r *runner) keepsLocked(ino meta.Ino) (keep, leases bool) {
+	k, leases := any(r.core).(pageKeeper)
+	return leases && k.KeepPages(ino), leases
+}
 
 // openFile tells the core of a handle and reports whether the kernel's pages
 // of the file are good.
@@ -100,8 +114,8 @@ func (r *runner) openFile(ino meta.Ino) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stepLocked(core.OpenFile{Ino: ino})
-	k, ok := any(r.core).(pageKeeper)
-	return ok && k.KeepPages(ino)
+	keep, _ := r.keepsLocked(ino)
+	return keep
 }
 
 func (r *runner) step(ev core.Event) {
@@ -139,6 +153,10 @@ func (r *runner) doLocked(ef core.Effect) {
 	case core.Send:
 		if st := r.stream; st != nil && st.number == ef.Stream && !st.closed {
 			st.out = append(st.out, meta.EncodeFrame(nil, ef.Frame))
+			switch ef.Frame.(type) {
+			case *meta.Log, *meta.Ack:
+				st.tells = true
+			}
 			st.ready.Signal()
 		}
 	case core.Connect:
@@ -168,7 +186,11 @@ func (r *runner) answerLocked(a core.Answer) {
 		return
 	}
 	delete(r.waiting, a.ID)
-	w.call.Answered(&a)
+	keep, leases := r.keepsLocked(w.writes)
+	if p, ok := a.Result.(*core.FilePlan); ok && !leases {
+		p.Keep = true
+	}
+	w.call.Answered(&a, keep || !leases)
 	w.answer <- a
 }
 
@@ -261,11 +283,20 @@ func (r *runner) sendLoop(st *stream, s *metaclient.Stream) {
 		for len(st.out) == 0 && !st.closed {
 			st.ready.Wait()
 		}
-		out, closed := st.out, st.closed
-		st.out = nil
+		out, closed, tells := st.out, st.closed, st.tells
+		st.out, st.tells = nil, false
+		var written <-chan struct{}
+		if tells && r.kernel != nil {
+			// Others must not see what our kernel still hides from the
+			// processes beside us. These replies wait for nothing.
+			written = r.kernel.Barrier()
+		}
 		r.mu.Unlock()
 		if closed {
 			return
+		}
+		if written != nil {
+			<-written
 		}
 		for len(out) > 0 {
 			n, size := 0, 0

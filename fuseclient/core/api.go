@@ -38,11 +38,10 @@ type Request struct {
 
 // ReadFile reads file content. Answer: *FilePlan.
 type ReadFile struct {
-	Ino meta.Ino
-	Off uint64
-	Len uint32
-	// Fresh: a plan made before named blocks that are no more.
-	Fresh bool
+	Ino   meta.Ino
+	Off   uint64
+	Len   uint32
+	Fresh bool // the plan before named a block that is gone: ask the servers
 }
 
 // WriteFile writes file content into the buffer. The core owns Data from now
@@ -58,8 +57,8 @@ type WriteFile struct {
 	Append   bool // to the true end of file, atomically
 	Sync     bool // O_SYNC: answer when durable
 	KillPriv bool // clear setuid and setgid
-	// Writeback: dirty pages of a mapping (FUSE_WRITE_CACHE). They may come in
-	// the middle of a recall, whose flush they belong to (rule C7).
+	// Writeback: dirty pages of a mapping (FUSE_WRITE_CACHE). They go where
+	// they were, whatever Append says.
 	Writeback bool
 }
 
@@ -220,8 +219,9 @@ type Invalidate struct {
 
 // Inval is one thing to forget. Exactly one of its three forms is given.
 type Inval struct {
-	Ino  meta.Ino // this inode's attributes, and unless Attr its pages
-	Attr bool
+	Ino      meta.Ino // this inode's attributes, and unless Attr its pages
+	Attr     bool
+	Off, Len uint64 // the range of the pages, bytes; Len 0: to the end
 
 	Dir  meta.Ino // the name Name in directory Dir
 	Name string

@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"time"
+
 	"agentdrive/fuseclient/core"
 	"agentdrive/metaserver/meta"
 )
@@ -18,10 +20,11 @@ type Call struct {
 	// Guarded by led.mu.
 	prev, next *Call  // in led's list
 	seq        uint64 // of the answer; 0: none now
+	at         time.Time
 	since      uint64 // of the first answer, if there was more than one
 	listed     bool   // in led's list
 	drop       *drop  // to be made due when the reply is written
-	loose      bool   // the reply lets the kernel keep nothing but pages
+	loose      bool   // not waited for
 }
 
 // NewCall makes a call that is not a request of the kernel.
@@ -47,10 +50,12 @@ func (c *Call) Waits() {
 // moment, under the lock that orders answers and calls of
 // Notifier.Invalidate: an invalidation after it is carried out only when the
 // reply has been written, one before it does not concern the answer. It does
-// not block.
-func (c *Call) Answered(a *core.Answer) {
+// not block. keep, of a core.WriteFile: a lease covers what the kernel has of
+// the file's pages; otherwise it forgets what was written (C6). Of a
+// core.ReadFile the plan says it.
+func (c *Call) Answered(a *core.Answer, keep bool) {
 	if c != nil && c.led != nil {
-		c.led.answered(c, a)
+		c.led.answered(c, a, keep)
 	}
 }
 
@@ -73,9 +78,7 @@ func leaves(op any, a *core.Answer) (meta.Ino, span, bool) {
 			return op.Ino, pages(op.Off, uint64(op.Len)), true
 		}
 	case core.WriteFile:
-		// Attributes that may not be kept mean that there is no FW: what
-		// the kernel copied into its pages may be overtaken any time.
-		if r, ok := a.Result.(*meta.AttrResult); ok && a.Cache.Attr == 0 && len(op.Data) > 0 {
+		if r, ok := a.Result.(*meta.AttrResult); ok && len(op.Data) > 0 {
 			off := op.Off
 			if op.Append {
 				off = r.Off

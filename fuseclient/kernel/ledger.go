@@ -3,6 +3,7 @@ package kernel
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"agentdrive/fuseclient/core"
 	"agentdrive/metaserver/meta"
@@ -51,16 +52,18 @@ func (l *ledger) begin(c *Call) {
 }
 
 // answered enters an answer.
-func (l *ledger) answered(c *Call, a *core.Answer) {
+func (l *ledger) answered(c *Call, a *core.Answer, keep bool) {
+	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.clock++
-	c.seq = l.clock
-	if ino, s, ok := leaves(c.op, a); ok && c.drop == nil {
+	c.seq, c.at = l.clock, now
+	if ino, s, ok := leaves(c.op, a); ok && !keep && c.drop == nil {
 		c.drop = l.promise(ino, s)
 	}
-	// READ and WRITE are not waited for: what they leave are pages, and the
-	// kernel orders those itself: an invalidation waits for a locked page.
+	// READ is not waited for: its bytes may have to be fetched first. What it
+	// leaves are pages, and the kernel orders those itself: they are locked
+	// until the reply is applied, and an invalidation waits for that.
 	if c.loose {
 		return
 	}
@@ -115,7 +118,9 @@ func (l *ledger) issue(items []core.Inval) *order {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.clock++
-	l.lastOrder = l.clock
+	if len(items) > 0 {
+		l.lastOrder = l.clock
+	}
 	o := &order{seq: l.clock, items: items, passed: make(chan struct{})}
 	if l.first == nil {
 		close(o.passed)
@@ -124,6 +129,18 @@ func (l *ledger) issue(items []core.Inval) *order {
 	l.orders = append(l.orders, o)
 	l.busy.Add(1)
 	return o
+}
+
+// barrier is closed when every reply answered so far is written; nil if there
+// is none.
+func (l *ledger) barrier() <-chan struct{} {
+	l.mu.Lock()
+	clear := l.first == nil
+	l.mu.Unlock()
+	if clear {
+		return nil
+	}
+	return l.issue(nil).passed
 }
 
 // overtaken reports whether any invalidation came after the call's (first)
@@ -138,11 +155,26 @@ func (l *ledger) overtaken(c *Call) bool {
 	return seq != 0 && l.lastOrder > seq
 }
 
+// lateReply is how late the writing of a reply may be without being taken off
+// its lifetimes; far below the margin that they have (C3).
+const lateReply = time.Millisecond
+
 // censor takes the lifetimes out of a reply that an invalidation has overtaken
 // (C1). It looks only at what the invalidation names, and at inodes whose
 // pages are about to be dropped (C6): a lifetime for their attributes would
 // let reads pass without asking.
 func (l *ledger) censor(c *Call, h header, in, reply []byte, ino func(uint64) meta.Ino) {
+	if c.seq == 0 {
+		return
+	}
+	// A lifetime counts from the answer (C3), however long this process was
+	// stopped since.
+	if late := time.Since(c.at); late >= lateReply {
+		eachLife(h, in, reply, func(v life) {
+			v.entry.shorten(late)
+			v.attr.shorten(late)
+		})
+	}
 	if c.since == 0 && l.busy.Load() == 0 {
 		return
 	}
@@ -157,10 +189,10 @@ func (l *ledger) censor(c *Call, h header, in, reply []byte, ino func(uint64) me
 		if f := l.files[ino(v.node)]; v.node != 0 && f != nil && len(f.drops) > 0 {
 			attr = true
 		}
-		if entry && v.entry != nil {
+		if entry {
 			v.entry.clear()
 		}
-		if attr && v.attr != nil {
+		if attr {
 			v.attr.clear()
 		}
 	})

@@ -122,7 +122,7 @@ func (f *memFS) Do(call *Call, op any) core.Answer {
 	if d, ok := r.(*meta.DirResult); ok && d.Plus {
 		a.Lives = slices.Repeat([]core.Cache{f.lives}, len(d.Entries))
 	}
-	call.Answered(&a)
+	call.Answered(&a, f.keep)
 	f.mu.Unlock()
 	f.hold(nil, op, false)
 	return a

@@ -19,7 +19,13 @@ type Notifier interface {
 	// the lock that orders it with Call.Answered, and does not block. done is
 	// called once, on another goroutine, when the kernel believes nothing of
 	// it any more; also when the connection ends.
+	// Without items it only waits for the replies answered before.
 	Invalidate(items []core.Inval, done func())
+	// Barrier is closed when every reply answered so far is written; nil
+	// means that there is none. It does not block. What a client tells the
+	// servers of its own operations must not be ahead of what its kernel
+	// tells the processes beside it.
+	Barrier() <-chan struct{}
 }
 
 // Pauses between attempts at an inode that the kernel does not know yet, or
@@ -57,6 +63,9 @@ func (c *conn) Invalidate(items []core.Inval, done func()) {
 		go done()
 	}
 }
+
+// Barrier implements Notifier.
+func (c *conn) Barrier() <-chan struct{} { return c.led.barrier() }
 
 // carryOut tells the kernel, once every reply answered before is written.
 //
@@ -99,13 +108,14 @@ func (c *conn) carryOut(o *order, over <-chan struct{}) {
 		}
 	}
 	if epoch {
+		c.settleListings()
 		c.incEpoch()
 	}
 	for _, it := range inodes {
 		if it.Attr {
 			c.invalInode(it.Ino, nil)
 		} else {
-			c.dropPages(it.Ino, []span{{0, endless}}, nil)
+			c.dropPages(it.Ino, []span{rangeOf(it)}, nil)
 		}
 	}
 	if len(dirs) == 0 {
@@ -121,6 +131,14 @@ func (c *conn) carryOut(o *order, over <-chan struct{}) {
 	case <-over:
 	case <-c.gone:
 	}
+}
+
+// rangeOf tells which pages an item means.
+func rangeOf(it core.Inval) span {
+	if it.Len == 0 {
+		return span{it.Off &^ (pageSize - 1), endless}
+	}
+	return pages(it.Off, it.Len)
 }
 
 // invalNames makes the kernel forget names of a directory, plainly: a name
@@ -155,8 +173,34 @@ func (c *conn) invalInode(ino meta.Ino, pages *span) {
 	}
 }
 
-// incEpoch makes the kernel look up every name again. Requests under way keep
-// the epoch in which they began.
+// listingWait bounds the wait for a directory's lock before a new epoch.
+const listingWait = 20 * time.Millisecond
+
+// settleListings waits until replies to READDIRPLUS that were written a moment
+// ago are applied: the kernel gives their names the epoch of that moment, not
+// that of the request. It holds the directory's lock meanwhile, and so a
+// notification of a name that cannot exist tells when it is over. If that
+// hangs the lock is held by another request, after the listing.
+func (c *conn) settleListings() {
+	for _, dir := range c.epochs.listings() {
+		free := make(chan struct{})
+		if !c.note(func() {
+			defer close(free)
+			c.tell(invalEntryMessage(dir, "/"), syscall.ENOTDIR)
+		}) {
+			return
+		}
+		t := time.NewTimer(listingWait)
+		select {
+		case <-free:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// incEpoch makes the kernel look up every name again. All other requests under
+// way keep the epoch in which they began.
 func (c *conn) incEpoch() {
 	if !c.hasEpoch {
 		c.log.Warn("fuse: names cannot be dropped at once on this kernel; they end with their lifetimes")
@@ -193,10 +237,45 @@ func (c *conn) tell(msg []byte, allowed ...syscall.Errno) bool {
 	}
 }
 
-// epochs tells when the next epoch begins.
+// epochs tells when the next epoch begins, and what may slip through.
 type epochs struct {
-	mu sync.Mutex // guards ch; leaf
-	ch chan struct{}
+	mu     sync.Mutex // guards the fields below; leaf
+	ch     chan struct{}
+	listed map[uint64]time.Time // directories of READDIRPLUS replies, by when they were written
+}
+
+// recentListing is how long a reply to READDIRPLUS takes to be applied at most.
+const recentListing = time.Second
+
+// list notes that a reply to READDIRPLUS of a directory is being written.
+func (e *epochs) list(dir uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	if e.listed == nil {
+		e.listed = map[uint64]time.Time{}
+	}
+	e.listed[dir] = now
+	if len(e.listed) > 64 {
+		for d, at := range e.listed {
+			if now.Sub(at) > recentListing {
+				delete(e.listed, d)
+			}
+		}
+	}
+}
+
+// listings returns the directories of recent replies.
+func (e *epochs) listings() (dirs []uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for d, at := range e.listed {
+		if time.Since(at) <= recentListing {
+			dirs = append(dirs, d)
+		}
+	}
+	clear(e.listed)
+	return dirs
 }
 
 // next is closed when an epoch begins after the call.

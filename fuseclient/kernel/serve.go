@@ -185,7 +185,7 @@ func (c *conn) takeRequest(h header, fd int, msg []byte) *request {
 	req := &request{header: h, fd: fd, cancel: make(chan struct{}), start: time.Now()}
 	req.call = Call{
 		cancel: req.cancel, led: c.led, counts: c.stats.op(h.op),
-		loose: h.op == opRead || h.op == opWrite || h.op == opFlush || h.op == opFsync,
+		loose: h.op == opRead,
 	}
 	head, data := msg, []byte(nil)
 	if h.op == opWrite && len(msg) >= writeInBytes {
@@ -295,6 +295,9 @@ func (c *conn) run(req *request) {
 	c.led.censor(&req.call, req.header, req.in[0], reply, c.ino)
 	if r, ok := req.call.op.(core.ReadFile); ok && req.op == opRead {
 		c.led.distrust(&req.call, r)
+	}
+	if req.op == opReadDirPlus {
+		c.epochs.list(req.node)
 	}
 	g := parseGift(req.header, reply)
 	c.nodes.add(g)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"syscall"
+	"time"
 )
 
 // The parts of the FUSE protocol that the transport reads itself; all else is
@@ -23,10 +24,8 @@ const (
 	opOpen        = 14
 	opRead        = 15
 	opWrite       = 16
-	opFsync       = 20
 	opGetXattr    = 22
 	opListXattr   = 23
-	opFlush       = 25
 	opInit        = 26
 	opReadDir     = 28
 	opSetLockWait = 33
@@ -152,8 +151,22 @@ func parseGift(h header, reply []byte) gift {
 type valid struct{ sec, nsec []byte }
 
 func (v *valid) clear() {
-	clear(v.sec)
-	clear(v.nsec)
+	if v != nil {
+		clear(v.sec)
+		clear(v.nsec)
+	}
+}
+
+// shorten takes d off, but nothing below zero.
+func (v *valid) shorten(d time.Duration) {
+	if v == nil {
+		return
+	}
+	e := binary.NativeEndian
+	left := joinTime(e.Uint64(v.sec), e.Uint32(v.nsec))
+	sec, nsec := splitTime(max(0, left-int64(d)))
+	e.PutUint64(v.sec, sec)
+	e.PutUint32(v.nsec, nsec)
 }
 
 // life is what a reply lets the kernel believe for a while: that a name of a
