@@ -38,9 +38,10 @@ type Request struct {
 
 // ReadFile reads file content. Answer: *FilePlan.
 type ReadFile struct {
-	Ino meta.Ino
-	Off uint64
-	Len uint32
+	Ino   meta.Ino
+	Off   uint64
+	Len   uint32
+	Fresh bool // the plan before named a block that is gone: ask the servers
 }
 
 // WriteFile writes file content into the buffer. The core owns Data from now
@@ -56,6 +57,9 @@ type WriteFile struct {
 	Append   bool // to the true end of file, atomically
 	Sync     bool // O_SYNC: answer when durable
 	KillPriv bool // clear setuid and setgid
+	// Writeback: dirty pages of a mapping (FUSE_WRITE_CACHE). They go where
+	// they were, whatever Append says.
+	Writeback bool
 }
 
 // Flush publishes the file's buffered data (close). Answer: *meta.EmptyResult
