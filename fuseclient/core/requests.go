@@ -15,9 +15,8 @@ type request struct {
 	done     bool       // answered: whatever still comes is absorbed
 	canceled bool       // nobody waits, but the outcome must be told if it can be
 
-	what      any        // the operation as the kernel asked for it
-	locks     []meta.Ino // directories whose kernel lock it holds
-	uncovered []Inval    // what could not be invalidated under it, for after its answer
+	what  any        // the operation as the kernel asked for it
+	locks []meta.Ino // directories whose kernel lock it holds
 }
 
 // answer completes a request; later ones for the same request are ignored, so
@@ -39,10 +38,6 @@ func (c *Client) answerCached(r *request, result any, err error, cache Cache, li
 	}
 	c.emit(Answer{ID: r.id, Result: result, Err: err, Cache: cache, Lives: lives})
 	c.unlockDirs(r)
-	if len(r.uncovered) > 0 {
-		c.invalidate(r.uncovered, nil)
-		r.uncovered = nil
-	}
 }
 
 // lockDirs notes the directories whose lock the kernel holds while a request is
