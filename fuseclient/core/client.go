@@ -43,9 +43,11 @@ type Client struct {
 	puts   puts
 	late   late
 	leases leases
+	maps   maps
 
 	shutdown *request // the Shutdown under way
 	stopErr  error    // first data error during it
+	stopSeq  uint64   // up to which it asked for the log
 }
 
 // buffers account for the data held for all files.
@@ -54,6 +56,7 @@ type buffers struct {
 	untaken  int        // part of it that no publication has taken yet
 	parts    int        // parts under way
 	aged     *list.List // *file with untaken data, by the age of the oldest
+	queue    *list.List // *part under way, by age
 	room     []*request // writes that wait for room, in order
 	lingered []linger   // files kept for reads that are older than a publication
 }
@@ -66,7 +69,7 @@ func New(cfg Config) *Client {
 	setDefault(&cfg.MaxDirty, 256<<20)
 	setDefault(&cfg.BlockSize, chunk.MaxBlock)
 	setDefault(&cfg.MaxPuts, 16)
-	setDefault(&cfg.DirtyAge, Time(1e9))
+	setDefault(&cfg.DirtyAge, Time(5e8))
 	setDefault(&cfg.RenewEvery, Time(5e9))
 	setDefault(&cfg.RetryAfter, Time(50e6))
 	c := &Client{cfg: cfg}
@@ -75,7 +78,8 @@ func New(cfg Config) *Client {
 		c.ses.nonce = [16]byte(cfg.NewBlockID())
 	}
 	c.ses.backoff = cfg.RetryAfter
-	c.buf.aged = list.New()
+	c.buf.aged, c.buf.queue = list.New(), list.New()
+	c.maps.lru = list.New()
 	c.names.init()
 	c.puts.byToken = make(map[uint64]*put)
 	return c
@@ -104,6 +108,7 @@ func (c *Client) Step(now Time, ev Event) []Effect {
 	c.admit()
 	c.startPuts()
 	c.flushUnpins(false)
+	c.logSend()
 	c.pump()
 	c.finishShutdown()
 	c.setTimer()
@@ -153,13 +158,7 @@ func (c *Client) due() {
 	c.sessionDue()
 	c.opsDue()
 	c.lateDue()
-	for e := c.buf.aged.Front(); e != nil; e = c.buf.aged.Front() {
-		f := e.Value.(*file)
-		if f.since+c.cfg.DirtyAge > c.now {
-			break
-		}
-		c.takeAll(f)
-	}
+	c.expire()
 }
 
 // setTimer asks for a Tick at the nearest moment that has work.

@@ -16,11 +16,17 @@ func (c *Client) finishShutdown() {
 	}
 	for _, ino := range c.dirtyInos() {
 		f, _ := c.files.Get(ino)
-		c.takeAll(f)
+		if c.takeAll(f); !c.cfg.NoLeases {
+			c.placeAll(f)
+		}
+	}
+	if last := c.logLast(); last > c.stopSeq {
+		c.stopSeq = last
+		c.afterLog(last, nil, func(error) {})
 	}
 	c.startPuts()
 	c.pump()
-	if c.buf.held > 0 || c.changing() {
+	if c.buf.held > 0 || c.changing() || !c.logIdle() {
 		return
 	}
 	switch {
@@ -35,8 +41,8 @@ func (c *Client) finishShutdown() {
 	}
 }
 
-// changing reports whether a mutation is queued, in flight or delayed, or an
-// append or a write waits.
+// changing reports whether a mutation is queued, in flight or delayed, or a
+// write waits.
 func (c *Client) changing() bool {
 	o := &c.ops
 	if len(o.changes) > 0 || o.mutations > 0 || len(o.delayed) > 0 {
@@ -47,7 +53,11 @@ func (c *Client) changing() bool {
 		busy = len(f.appends) > 0
 		return !busy
 	})
-	return busy || len(c.buf.room) > 0
+	c.reqs.Scan(func(_ ReqID, r *request) bool {
+		busy = busy || r.write != nil
+		return !busy
+	})
+	return busy
 }
 
 // dropEverything answers all requests and forgets all state.
@@ -68,7 +78,8 @@ func (c *Client) dropEverything(err error) {
 	c.ops = ops{last: c.ops.last}
 	c.pins = pins{}
 	c.files.Clear()
-	c.buf = buffers{aged: list.New()}
+	c.buf = buffers{aged: list.New(), queue: list.New()}
+	c.maps = maps{lru: list.New()}
 	c.puts.queue, c.puts.running = nil, 0
 	clear(c.puts.byToken)
 	c.late = late{}

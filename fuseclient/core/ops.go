@@ -12,8 +12,9 @@ type op struct {
 	id      meta.OpID // 0 until sent; a retry after errs.Again is a new operation
 	body    meta.Op   // frozen once sent
 	read    bool
-	dropped bool // nobody wants it sent any longer
-	pause   Time // before the next attempt after errs.Again
+	grants  []meta.Grant // of the reply
+	dropped bool         // nobody wants it sent any longer
+	pause   Time         // before the next attempt after errs.Again
 	// done takes the outcome: exactly one of result and error. If the
 	// operation is withdrawn before it is sent, withdrawn is called instead, if set.
 	done      func(meta.Result, error)
@@ -181,6 +182,7 @@ func (c *Client) reply(r *meta.Reply) {
 	for len(c.ops.acking) > 0 && c.ops.acking[0].with <= o.id {
 		shift(&c.ops.acking)
 	}
+	o.grants = r.Grants
 	switch {
 	case r.Outcome.Err != nil && r.Outcome.Err.Kind == errs.Again:
 		c.delay(o)

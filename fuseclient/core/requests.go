@@ -61,7 +61,7 @@ func (c *Client) request(ev Request) {
 	case WriteFile:
 		c.writeFile(r, o)
 	case Flush:
-		c.syncFile(r, o.Ino)
+		c.flushFile(r, o.Ino)
 	case Fsync:
 		c.syncFile(r, o.Ino)
 	case SyncAll:

@@ -128,6 +128,8 @@ func (c *Client) frameIn(ev FrameIn) {
 		c.reply(f)
 	case *meta.Renewed:
 		c.renewed(f.Seq)
+	case *meta.LogAck:
+		c.logAcked(f)
 	case *meta.Evicted:
 		c.evicted(f.Err)
 	case *meta.NotLeader:
