@@ -98,8 +98,7 @@ func (c *Client) sendAppend(a *appending) {
 		c.submit(o)
 		return
 	}
-	c.dropMap(a.file.ino)
-	c.syncChange(o, a.file.ino)
+	c.syncChange(o)
 }
 
 // appended ends an append and starts the next.
@@ -111,8 +110,11 @@ func (c *Client) appended(a *appending, res meta.Result, err error) {
 		}
 		c.raiseFence(at.Attr)
 		if !c.cfg.NoLeases {
-			c.dropMap(f.ino)
-			c.raiseAttr(at.Attr)
+			c.dropMap(f.ino) // maps asked for meanwhile may be older
+			if !a.data.Append && !a.req.quiet {
+				// The kernel has pages that no lease stands for (C6).
+				a.req.uncovered = append(a.req.uncovered, Inval{Ino: f.ino, Off: a.data.Off, Len: uint64(len(a.data.Data))})
+			}
 		}
 		c.answer(a.req, &meta.AttrResult{Attr: c.merged(at.Attr), Off: at.Off}, nil)
 		if c.cfg.NoLeases {
@@ -123,17 +125,12 @@ func (c *Client) appended(a *appending, res meta.Result, err error) {
 			err = errs.E("write", errs.Corrupt, "wrong kind of result", nil)
 		}
 		c.giveUpPuts(a)
+		if a.req.quiet {
+			c.blame(f, err)
+		}
 		c.answer(a.req, nil, err)
 	}
 	c.removeAppend(a)
-}
-
-// raiseAttr takes the attributes that an own synchronous write made of an
-// inode held exclusively: they are the truth again.
-func (c *Client) raiseAttr(a meta.Attr) {
-	if n := c.nodeOf(a.Ino); n != nil && n.lease == meta.LeaseWrite {
-		n.attr, n.attrOK, n.guess = a, true, false
-	}
 }
 
 func (c *Client) giveUpPuts(a *appending) {

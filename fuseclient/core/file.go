@@ -40,6 +40,7 @@ type file struct {
 	reads   int     // ReadMaps under way
 	shadows []*part // published while those were under way
 	fence   uint64  // version of content that maps must not be older than
+	newest  uint64  // version of content after the last record of the log
 	cuts    []*cut  // truncations in the log
 	drops   uint64  // counts what dropMap was told
 	mapped  bool    // has had dirty pages of a mapping
@@ -131,8 +132,8 @@ func (c *Client) closeFile(ino meta.Ino) {
 // merged returns what applications shall see when the server says a.
 func (c *Client) merged(a meta.Attr) meta.Attr {
 	if !c.cfg.NoLeases {
-		if n := c.nodeOf(a.Ino); n != nil && n.lease == meta.LeaseWrite && n.attrOK {
-			return n.attr
+		if c.own(a.Ino) {
+			return c.nodeOf(a.Ino).attr
 		}
 		return a
 	}
@@ -346,7 +347,7 @@ func (c *Client) report(ino meta.Ino, err error) error {
 
 func (c *Client) syncAll(r *request) {
 	c.afterPublishAll(c.dirtyInos(), r, func(err error) {
-		c.afterLog(c.logLast(), r, func(lost error) {
+		c.afterLog(c.log.last, r, func(lost error) {
 			if err == nil {
 				err = lost
 			}

@@ -164,6 +164,7 @@ func (c *Client) foldMap(p *part) {
 		return
 	}
 	m := &meta.MapResult{Attr: e.m.Attr, Covered: e.m.Covered, Extents: e.m.Extents}
+	m.Attr.DataVersion = max(m.Attr.DataVersion, p.version)
 	for _, s := range p.view {
 		var list []meta.Extent
 		for _, x := range m.Extents {

@@ -64,9 +64,14 @@ func (c *Client) place(f *file, n int) {
 	parts := f.parts[f.placed : f.placed+n]
 	at := c.nodeOf(f.ino)
 	r := &record{inos: []meta.Ino{f.ino}}
-	at.attr.DataVersion++
+	version := uint64(1) // not known: maps asked for from now on have it
+	if at.attrOK {
+		at.attr.DataVersion++
+		version = at.attr.DataVersion
+		f.newest = version
+	}
 	for _, p := range parts {
-		p.rec, p.version, p.size = r, at.attr.DataVersion, at.attr.Size
+		p.rec, p.version, p.size = r, version, at.attr.Size
 		if p.put == nil {
 			continue
 		}
@@ -106,7 +111,9 @@ func (f *file) stampRecord(at *node, r *record, parts []*part) {
 	}
 	r.now = max(r.now, f.recorded+1)
 	f.recorded = r.now
-	at.attr.Mtime, at.attr.Ctime = max(at.attr.Mtime, r.now), max(at.attr.Ctime, r.now)
+	if at.attrOK {
+		at.attr.Mtime, at.attr.Ctime = max(at.attr.Mtime, r.now), max(at.attr.Ctime, r.now)
+	}
 }
 
 // fill makes the Write of a record from its parts, and tells whether all their
@@ -178,7 +185,7 @@ func (c *Client) patch(f *file, lost []*part) {
 		c.logReady(r)
 	}
 	at := c.nodeOf(f.ino)
-	if at == nil || at.lease != meta.LeaseWrite {
+	if at == nil || at.lease != meta.LeaseWrite || !at.attrOK {
 		return
 	}
 	c.placeData(f.ino)
@@ -224,6 +231,7 @@ func (c *Client) truncateLocal(r *record, ino meta.Ino, size uint64) {
 	c.clipMap(ino, size)
 	x := &cut{size: size, version: c.nodeOf(ino).attr.DataVersion}
 	f.cuts = append(f.cuts, x)
+	f.newest = x.version
 	done := r.done
 	r.done = func(err error) {
 		f.cuts = slices.DeleteFunc(f.cuts, func(y *cut) bool { return x == y })

@@ -331,20 +331,12 @@ func (c *Client) published(f *file, o *op, res meta.Result, err error) {
 
 // lose drops n parts of a file from the given one on and remembers why.
 func (c *Client) lose(f *file, from, n int, err error) {
-	k := errs.KindOf(err)
-	if f.handles > 0 || k != errs.Stale && k != errs.NotExist {
-		// Without handles, data of a file that is gone has nobody to miss it.
-		e := errs.E("publish", k, "buffered data could not be written", err)
-		f.failed = e
+	if e := c.blame(f, err); e != nil {
 		for _, w := range f.waiters {
 			if w.no >= f.parts[from].no && w.err == nil {
 				w.err = e
 			}
 		}
-		if c.shutdown != nil && c.stopErr == nil {
-			c.stopErr = e
-		}
-		c.say(c.ses.state(), e, "buffered data could not be written")
 	}
 	lost := slices.Clone(f.parts[from : from+n])
 	c.removeParts(f, from, n)
@@ -354,6 +346,22 @@ func (c *Client) lose(f *file, from, n int, err error) {
 	if !c.cfg.NoLeases {
 		c.patch(f, lost)
 	}
+}
+
+// blame remembers why data of a file was lost. Without handles, data of a file
+// that is gone has nobody to miss it.
+func (c *Client) blame(f *file, err error) *errs.Error {
+	k := errs.KindOf(err)
+	if f.handles == 0 && (k == errs.Stale || k == errs.NotExist) {
+		return nil
+	}
+	e := errs.E("publish", k, "buffered data could not be written", err)
+	f.failed = e
+	if c.shutdown != nil && c.stopErr == nil {
+		c.stopErr = e
+	}
+	c.say(c.ses.state(), e, "buffered data could not be written")
+	return e
 }
 
 // leavePut takes a part that is given up out of its block, and gives the
@@ -367,18 +375,21 @@ func (c *Client) leavePut(p *part) {
 }
 
 // leave ends the life of the first n parts, published. While reads are under
-// way whose maps may be older, they stay visible as shadows.
+// way whose maps may be older, they stay visible as shadows; under leases such
+// maps are asked for again.
 func (c *Client) leave(f *file, n int) {
-	if c.cfg.NoLeases {
-		f.keep = c.ops.last
-	}
 	published := f.parts[:n:n]
 	c.removeParts(f, 0, n)
+	if !c.cfg.NoLeases {
+		f.fence = max(f.fence, published[n-1].version)
+		return
+	}
+	f.keep = c.ops.last
 	if f.reads == 0 {
 		return
 	}
 	for _, p := range published {
-		p.put, p.rec = nil, nil
+		p.put = nil
 		f.shadows = append(f.shadows, p)
 		c.buf.held += p.cost
 	}

@@ -28,7 +28,11 @@ type reading struct {
 	held  bool   // a lease was held when it was
 	drops uint64 // file.drops then
 	keep  bool   // all maps so far may be kept
+	asked int
 }
+
+// maxAsks bounds how often a map that is too old is asked for again.
+const maxAsks = 1000
 
 func (c *Client) readFile(r *request, o ReadFile) {
 	if o.Off > meta.MaxSize {
@@ -42,12 +46,19 @@ func (c *Client) readFile(r *request, o ReadFile) {
 		c.dropMap(o.Ino)
 	}
 	f, ok := c.files.Get(o.Ino)
-	if ok && f.mapped && f.handles > 0 && c.leaseOf(o.Ino) != meta.LeaseWrite {
+	if ok && f.mapped && f.handles > 0 && c.leaseOf(o.Ino) != meta.LeaseWrite && !c.recalled(o.Ino) {
 		// Pages read may be dirtied without a word (rule C8).
 		c.acquire(r, []meta.Grant{{Ino: o.Ino, Kind: meta.LeaseWrite}}, func(error) { c.readLeased(r, o) })
 		return
 	}
 	c.readLeased(r, o)
+}
+
+// recalled reports whether a recall of the inode is being answered: what is
+// read meanwhile must not wait for what waits for its answer.
+func (c *Client) recalled(ino meta.Ino) bool {
+	n := c.nodeOf(ino)
+	return n != nil && n.recalls > 0
 }
 
 // readLeased reads by the map that is kept, or asks for one. A file that only
@@ -72,11 +83,13 @@ func (c *Client) readLeased(r *request, o ReadFile) {
 // readKept answers a read without the servers, if a lease and a map are held.
 func (c *Client) readKept(r *request, o ReadFile) bool {
 	e := c.mapOf(o.Ino)
-	if e == nil || e.m == nil || c.leaseOf(o.Ino) < meta.LeaseRead {
+	n := c.nodeOf(o.Ino)
+	if e == nil || e.m == nil || !c.readable(n) {
 		return false
 	}
+	c.touchNode(n)
 	attr := e.m.Attr
-	if n := c.nodeOf(o.Ino); n.attrOK {
+	if n.attrOK {
 		attr = n.attr
 	}
 	end := min(o.Off+uint64(o.Len), attr.Size)
@@ -84,11 +97,16 @@ func (c *Client) readKept(r *request, o ReadFile) bool {
 	pieces, err := serverPieces(e.m, pos, end)
 	if err == nil {
 		if f, ok := c.files.Get(o.Ino); ok {
-			pieces = c.overlay(f, ^uint64(0), pieces, pos, end)
+			pieces = c.overlay(f, e.m.Attr.DataVersion, pieces, pos, end)
 		}
 	}
-	c.answer(r, &FilePlan{Attr: attr, Pieces: join(pieces), Keep: true}, err)
+	c.answer(r, &FilePlan{Attr: attr, Pieces: join(pieces), Keep: c.keeps(n)}, err)
 	return true
+}
+
+// keeps reports whether the kernel may keep pages of an inode.
+func (c *Client) keeps(n *node) bool {
+	return n != nil && n.recalls == 0 && c.leaseNow(n) >= meta.LeaseRead || c.broken("keep-after-recall")
 }
 
 func (c *Client) readServer(r *request, o ReadFile) {
@@ -117,7 +135,15 @@ func (c *Client) askMap(rd *reading) {
 	}
 	rd.held, rd.drops = c.leaseOf(rd.file.ino) >= meta.LeaseRead, rd.file.drops
 	o := &op{body: body}
-	o.done = func(res meta.Result, err error) { c.mapped(rd, o, res, err) }
+	if !c.own(rd.file.ino) {
+		// Under a write lease what the servers lack lies over their map.
+		o.after = c.lastSeq(rd.file.ino)
+		c.log.want = max(c.log.want, o.after)
+	}
+	o.done = func(res meta.Result, err error) {
+		c.learnRead(o, res, err)
+		c.mapped(rd, o, res, err)
+	}
 	o.withdrawn = func() { c.readEnded(rd, nil, nil) }
 	rd.req.op = o
 	c.submit(o)
@@ -129,7 +155,7 @@ func (c *Client) current(rd *reading, o *op) bool {
 	if c.cfg.NoLeases || c.leaseOf(rd.file.ino) < meta.LeaseRead {
 		return false
 	}
-	return rd.held && rd.drops == rd.file.drops || c.granted(o, rd.file.ino)
+	return rd.held && rd.drops == rd.file.drops || c.grantOf(o, rd.file.ino) != nil
 }
 
 func (c *Client) mapped(rd *reading, o *op, res meta.Result, err error) {
@@ -142,9 +168,13 @@ func (c *Client) mapped(rd *reading, o *op, res meta.Result, err error) {
 		return
 	}
 	attr := c.merged(m.Attr)
-	if m.Attr.DataVersion < rd.file.fence {
-		// Older than an own truncate or append that was answered meanwhile:
-		// with own newer data over it, it would show what never was.
+	if m.Attr.DataVersion < c.fenceOf(rd.file) {
+		// Older than an own change that was answered meanwhile: with own newer
+		// data over it, it would show what never was.
+		if rd.asked++; rd.asked > maxAsks {
+			c.readEnded(rd, nil, errs.E("read", errs.Corrupt, "map of a file stays older than what was written to it", nil))
+			return
+		}
 		c.askMap(rd)
 		return
 	}
@@ -175,8 +205,24 @@ func (c *Client) mapped(rd *reading, o *op, res meta.Result, err error) {
 		c.askMap(rd)
 		return
 	}
-	keep := rd.keep && c.leaseOf(rd.file.ino) >= meta.LeaseRead
+	keep := rd.keep && c.keeps(c.nodeOf(rd.file.ino))
 	c.readEnded(rd, &FilePlan{Attr: attr, Pieces: join(rd.pieces), Keep: keep}, nil)
+}
+
+// fenceOf is the version of content that a map must have at least. Without a
+// write lease nothing lies over it: others may have written since.
+func (c *Client) fenceOf(f *file) uint64 {
+	if c.own(f.ino) {
+		return f.fence
+	}
+	return max(f.fence, f.newest)
+}
+
+// own reports whether all that is newer about a file than what the servers say
+// is known here.
+func (c *Client) own(ino meta.Ino) bool {
+	n := c.nodeOf(ino)
+	return n != nil && n.lease == meta.LeaseWrite && n.attrOK
 }
 
 // keepWhole keeps a map of a whole file, or notes that it is too large.
@@ -185,15 +231,17 @@ func (c *Client) keepWhole(f *file, m *meta.MapResult) {
 		c.keepMap(f.ino, nil, 0)
 		return
 	}
-	c.keepMap(f.ino, clipped(m, f.cutAt()), 0)
+	c.keepMap(f.ino, clipped(m, f.cutAt(m.Attr.DataVersion)), 0)
 }
 
-// cutAt is where content of the servers ends because of truncations that
-// stand in the log. What came after these is own data and lies over it.
-func (f *file) cutAt() uint64 {
+// cutAt is where content of a map of that version ends because of truncations
+// in the log that it does not know. What came after these lies over it.
+func (f *file) cutAt(version uint64) uint64 {
 	at := meta.MaxSize
 	for _, x := range f.cuts {
-		at = min(at, x.size)
+		if version < x.version {
+			at = min(at, x.size)
+		}
 	}
 	return at
 }
@@ -201,7 +249,7 @@ func (f *file) cutAt() uint64 {
 // serverPieces is serverPieces for a map that may be older than truncations
 // in the log.
 func (f *file) serverPieces(m *meta.MapResult, lo, hi uint64) ([]Piece, error) {
-	to := max(min(hi, f.cutAt()), lo)
+	to := max(min(hi, f.cutAt(m.Attr.DataVersion)), lo)
 	out, err := serverPieces(m, lo, to)
 	return hole(out, hi-to), err
 }
@@ -210,13 +258,16 @@ func (f *file) serverPieces(m *meta.MapResult, lo, hi uint64) ([]Piece, error) {
 // own data over it has it. Newer attributes do not count, unless all that is
 // newer is own: the map must agree.
 func (c *Client) endOver(f *file, a *meta.Attr) uint64 {
-	if n := c.nodeOf(f.ino); n != nil && n.lease == meta.LeaseWrite && n.attrOK {
-		return n.attr.Size
+	if c.own(f.ino) {
+		return c.nodeOf(f.ino).attr.Size
+	}
+	if !c.cfg.NoLeases {
+		return max(a.Size, f.dirty.end())
 	}
 	end := max(a.Size, f.partsEnd, f.dirty.end())
 	for _, p := range f.shadows {
-		if n := len(p.view); n > 0 && p.version > a.DataVersion {
-			end = max(end, p.view[n-1].end())
+		if p.version > a.DataVersion {
+			end = max(end, p.end())
 		}
 	}
 	return end
@@ -300,13 +351,13 @@ func (c *Client) overlay(f *file, version uint64, server []Piece, lo, hi uint64)
 			own.put(a, data[a-off:b-off], 0)
 		}
 	}
-	for _, p := range f.shadows {
-		if version < p.version {
-			p.paint(paint)
+	for _, p := range slices.Concat(f.shadows, f.parts) {
+		if p.version != 0 && version >= p.version {
+			continue
 		}
-	}
-	for _, p := range f.parts {
-		p.paint(paint)
+		for _, s := range p.view {
+			paint(s.off, s.data)
+		}
 	}
 	f.dirty.scan(lo, hi, paint)
 
@@ -321,12 +372,6 @@ func (c *Client) overlay(f *file, version uint64, server []Piece, lo, hi uint64)
 		return true
 	})
 	return cutPieces(out, &server, uint32(hi-pos), true)
-}
-
-func (p *part) paint(paint func(off uint64, data []byte)) {
-	for _, s := range p.view {
-		paint(s.off, s.data)
-	}
 }
 
 // cutPieces takes n bytes off the front of src and appends them to out if keep.

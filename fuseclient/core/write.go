@@ -40,17 +40,22 @@ func (c *Client) knownAttr(ino meta.Ino) meta.Attr {
 // leasedWrite buffers a write if the file is, or can be had, exclusively, and
 // else has the server execute it.
 func (c *Client) leasedWrite(r *request) {
-	ino := r.write.Ino
-	if c.mayBuffer(ino) {
+	w := r.write
+	n := c.nodeOf(w.Ino)
+	switch {
+	case c.bufferable(w):
 		c.roomFor(r)
 		return
+	case w.Writeback && n != nil && n.recalls > 0:
+		c.writeAside(r)
+		return
 	}
-	c.acquire(r, []meta.Grant{{Ino: ino, Kind: meta.LeaseWrite}}, func(err error) {
+	c.acquire(r, []meta.Grant{{Ino: w.Ino, Kind: meta.LeaseWrite}}, func(err error) {
 		switch {
 		case r.done:
 		case err != nil:
 			c.answer(r, nil, err)
-		case c.mayBuffer(ino):
+		case c.bufferable(w):
 			c.roomFor(r)
 		default:
 			c.appendFile(r)
@@ -58,12 +63,37 @@ func (c *Client) leasedWrite(r *request) {
 	})
 }
 
-// roomFor buffers a write when there is room.
+// bufferable reports whether a write may be taken into the buffer: the file is
+// held exclusively; or it is still, and the kernel, told to forget its pages,
+// waits for this write (C7).
+func (c *Client) bufferable(w *WriteFile) bool {
+	n := c.nodeOf(w.Ino)
+	if n == nil || n.lease != meta.LeaseWrite {
+		return false
+	}
+	return n.attrOK && c.mayBuffer(w.Ino) || !w.Append && c.driven(n)
+}
+
+// driven reports whether a recall makes the kernel write a file's dirty pages
+// right now.
+func (c *Client) driven(n *node) bool { return n.recalls > 0 && c.invalidating(n.ino) }
+
+// writeAside answers for dirty pages that a recall drives out of a file that
+// is not held exclusively: the recall waits for them, and the server, who
+// would have to execute them, for the recall. They are written after it.
+func (c *Client) writeAside(r *request) {
+	w := *r.write
+	c.answer(r, &meta.AttrResult{Attr: c.merged(c.knownAttr(w.Ino)), Off: w.Off}, nil)
+	c.appendFile(&request{write: &w, quiet: true})
+}
+
+// roomFor buffers a write when there is room. What a recall waits for does not
+// wait for that.
 func (c *Client) roomFor(r *request) {
 	b := &c.buf
+	n := c.nodeOf(r.write.Ino)
 	switch {
-	case !c.cfg.NoLeases && c.leaseOf(r.write.Ino) != meta.LeaseWrite:
-		// Dirty pages that a recall drives out: it waits for them.
+	case !c.cfg.NoLeases && c.driven(n):
 		c.buffer(r)
 	case len(b.room) > 0 || !c.fits(len(r.write.Data)) || c.stalled():
 		b.room = append(b.room, r)
@@ -93,7 +123,7 @@ func (c *Client) admit() {
 		r := shift(&b.room)
 		switch {
 		case r.done:
-		case c.cfg.NoLeases || c.mayBuffer(r.write.Ino):
+		case c.cfg.NoLeases || c.bufferable(r.write):
 			c.buffer(r)
 		default:
 			c.leasedWrite(r) // the lease went meanwhile
@@ -156,6 +186,13 @@ func (c *Client) buffer(r *request) {
 // times of the pieces. It is not ok if the write went another way.
 func (c *Client) writeLocal(f *file, r *request) (first uint64, ok bool) {
 	w, at := r.write, c.nodeOf(f.ino)
+	// The servers take a writer's privileges away by the same rule.
+	w.KillPriv = w.KillPriv || w.Cred.UID != 0
+	f.mapped = f.mapped || w.Writeback
+	now := max(c.stamp(at), int64(f.seq)+1)
+	if !at.attrOK {
+		return uint64(now), true // driven out while nothing is known
+	}
 	if w.Append {
 		w.Off = at.attr.Size
 		if w.Off > meta.MaxSize-uint64(len(w.Data)) {
@@ -173,21 +210,18 @@ func (c *Client) writeLocal(f *file, r *request) (first uint64, ok bool) {
 	default:
 		after, guess = min(after+end-w.Off, max(after, at.attr.Size, end)), true
 	}
-	if !w.Writeback && !c.spend(after-at.attr.Bytes) {
+	if !c.driven(at) && !c.spend(after-at.attr.Bytes) {
 		c.appendFile(r)
 		return 0, false
 	}
-	// The servers take a writer's privileges away by the same rule.
-	w.KillPriv = w.KillPriv || w.Cred.UID != 0
 	if w.KillPriv {
 		at.attr.Mode = killPriv(at.attr, w.Cred)
 	}
 	chunk := f.dirty.chunk
 	pieces := (end-1)/chunk - w.Off/chunk + 1
-	now := max(c.stamp(at), int64(f.seq)+1)
 	last := now + int64(pieces) - 1
 	at.attr.Size, at.attr.Bytes, at.guess = max(at.attr.Size, end), after, at.guess || guess
 	at.attr.Mtime, at.attr.Ctime = last, last
-	f.attr, f.known, f.mapped = at.attr, true, f.mapped || w.Writeback
+	f.attr, f.known = at.attr, true
 	return uint64(now), true
 }
