@@ -42,7 +42,11 @@ func (c *Client) knownAttr(ino meta.Ino) meta.Attr {
 func (c *Client) leasedWrite(r *request) {
 	w := r.write
 	n := c.nodeOf(w.Ino)
+	f, ok := c.files.Get(w.Ino)
 	switch {
+	case ok && f.lost != nil:
+		c.answer(r, nil, f.lost)
+		return
 	case c.bufferable(w):
 		c.roomFor(r)
 		return
