@@ -286,7 +286,7 @@ type Config struct {
 	MaxDirty   int  // bytes buffered before writes wait; default 256 MiB
 	BlockSize  int  // bytes of a full block; default chunk.MaxBlock
 	MaxPuts    int  // blocks under way; default 16
-	DirtyAge   Time // publish after; default 1 s
+	DirtyAge   Time // publish after; default 0.5 s
 	RenewEvery Time // default 5 s
 	RetryAfter Time // first reconnect back-off; default 50 ms, doubles to 250 ms
 	IncEpoch   bool // the kernel has FUSE_NOTIFY_INC_EPOCH (Linux 6.16)

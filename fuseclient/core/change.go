@@ -20,13 +20,7 @@ func (c *Client) touchedBy(body meta.Op, inos []meta.Ino) (t touched) {
 	name := func(dir meta.Ino, name string) {
 		t.names = append(t.names, nameKey{dir, name})
 		t.inos = append(t.inos, dir)
-		if n := c.nodeOf(dir); n != nil {
-			if e := n.dir.get(name); e != nil && e.ino != 0 {
-				t.inos = append(t.inos, e.ino)
-				return
-			}
-		}
-		if ino := c.names.byName[nameKey{dir, name}]; ino != 0 {
+		if ino := c.named(nameKey{dir, name}); ino != 0 {
 			t.inos = append(t.inos, ino)
 		}
 	}
@@ -111,6 +105,9 @@ func (c *Client) selfRecall(o *op, t *touched) (items []Inval) {
 	content := changesContent(o.body)
 	for _, ino := range t.inos {
 		n := c.node(ino)
+		if n.lease == meta.LeaseWrite {
+			c.placeData(ino) // the answer's attributes shall include it
+		}
 		n.mutating++
 		if !broken {
 			items = c.invalAttr(items, n)
@@ -260,7 +257,7 @@ func (c *Client) fillAttr(n *node, a *meta.Attr) {
 	if n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone {
 		return
 	}
-	n.attr, n.attrOK = *a, true
+	n.attr, n.attrOK, n.guess = *a, true, false
 }
 
 // learnRead takes the answer to a read into the table.

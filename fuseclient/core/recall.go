@@ -62,6 +62,9 @@ func leftBy(mode meta.RecallMode, have meta.LeaseKind) meta.LeaseKind {
 func (c *Client) recallInvals(items []Inval, rc *recall, n *node, it *recallItem) []Inval {
 	switch it.Mode {
 	case meta.RecallDowngrade:
+		if n.dir != nil && !c.cfg.IncEpoch {
+			return c.invalDir(items, n) // given under Write only, see giveEntry
+		}
 		if f, ok := c.files.Get(n.ino); ok && f.handles > 0 && n.lease == meta.LeaseWrite {
 			items = c.invalFile(items, n.ino) // dirty pages of a mapping come as WRITEs
 		}

@@ -12,12 +12,12 @@ type request struct {
 	file     *file      // on whose publication it waits
 	write    *WriteFile // until its data is buffered or sent
 	app      *appending // WriteFile with Append
+	quiet    bool       // nobody waits: the kernel has its answer already
 	done     bool       // answered: whatever still comes is absorbed
 	canceled bool       // nobody waits, but the outcome must be told if it can be
 
-	what      any        // the operation as the kernel asked for it
-	locks     []meta.Ino // directories whose kernel lock it holds
-	uncovered []Inval    // what could not be invalidated under it, for after its answer
+	what  any        // the operation as the kernel asked for it
+	locks []meta.Ino // directories whose kernel lock it holds
 }
 
 // answer completes a request; later ones for the same request are ignored, so
@@ -33,16 +33,15 @@ func (c *Client) answerCached(r *request, result any, err error, cache Cache, li
 	}
 	r.done = true
 	r.op, r.write = nil, nil
+	if r.quiet {
+		return
+	}
 	c.reqs.Delete(r.id)
 	if err != nil {
 		result = nil
 	}
 	c.emit(Answer{ID: r.id, Result: result, Err: err, Cache: cache, Lives: lives})
 	c.unlockDirs(r)
-	if len(r.uncovered) > 0 {
-		c.invalidate(r.uncovered, nil)
-		r.uncovered = nil
-	}
 }
 
 // lockDirs notes the directories whose lock the kernel holds while a request is
@@ -77,13 +76,7 @@ func (c *Client) lockDirs(r *request) {
 // namedDirs lists the inodes that an Rmdir or Rename names, as far as known.
 func (c *Client) namedDirs(body meta.Op) (inos []meta.Ino) {
 	named := func(dir meta.Ino, name string) {
-		if n := c.nodeOf(dir); n != nil {
-			if e := n.dir.get(name); e != nil && e.ino != 0 {
-				inos = append(inos, e.ino)
-				return
-			}
-		}
-		if ino := c.names.byName[nameKey{dir, name}]; ino != 0 {
+		if ino := c.named(nameKey{dir, name}); ino != 0 {
 			inos = append(inos, ino)
 		}
 	}
@@ -141,7 +134,7 @@ func (c *Client) request(ev Request) {
 	case WriteFile:
 		c.writeFile(r, o)
 	case Flush:
-		c.syncFile(r, o.Ino)
+		c.flushFile(r, o.Ino)
 	case Fsync:
 		c.syncFile(r, o.Ino)
 	case SyncAll:
