@@ -378,6 +378,9 @@ func (f *memFS) write(x core.WriteFile) (any, error) {
 		return nil, err
 	}
 	f.counts["write"]++
+	if x.Writeback {
+		f.counts["writeback"]++
+	}
 	if x.Sync {
 		f.counts["sync write"]++
 	}
