@@ -57,6 +57,13 @@ func Check(calls []Call, dir string, local bool) (out []Violation) {
 		if local && strings.HasPrefix(p, "mode/") {
 			continue
 		}
+		if p == logPart {
+			lost := placeRecords(items)
+			out = append(out, lost...)
+			if len(lost) > 0 {
+				continue // the search would only be long
+			}
+		}
 		if porcupine.CheckOperationsTimeout(modelOf(p, nil), operations(items), wholeLimit) != porcupine.Ok {
 			out = append(out, explain(p, items, dir))
 		}
@@ -190,6 +197,33 @@ func describe(m porcupine.Model, all []*item, cut int, last *item) string {
 		fmt.Fprintf(&b, "%s %9.3f .. %9.3f ms  %v  [%v]\n", mark, float64(it.call.Start-zero)/1e6, float64(it.call.End-zero)/1e6, it.call, it.Fact)
 	}
 	return b.String()
+}
+
+// placeRecords tells each append of a log where its record stands in the
+// longest content that was read: it must have been done at that length. This
+// spares the search all other orders of appends. Records that a later read
+// lacks are violations.
+func placeRecords(items []*item) (lost []Violation) {
+	var longest *item
+	for _, it := range items {
+		if it.Kind == "read" && (longest == nil || len(it.S) > len(longest.S)) {
+			longest = it
+		}
+	}
+	if longest == nil {
+		return nil
+	}
+	for _, it := range items {
+		if it.Kind != "append" {
+			continue
+		}
+		if i := strings.Index(longest.S, it.S); i >= 0 {
+			it.A = i + 1
+		} else if it.call.End < longest.call.Start {
+			lost = append(lost, Violation{Part: logPart, Text: fmt.Sprintf("record lost: %v, then %v", it.call, longest.call)})
+		}
+	}
+	return lost
 }
 
 // checkTimes demands that a modification time never goes back, and, if strict,

@@ -49,7 +49,12 @@ func (m machine[S]) model(start []any) porcupine.Model {
 			in := input.(*item)
 			return fmt.Sprintf("%v [%s]", in.call, in.Fact)
 		},
-		DescribeState: func(state any) string { return fmt.Sprintf("%+v", state) },
+		DescribeState: func(state any) string {
+			if s, ok := state.(string); ok {
+				return fmt.Sprintf("%q", s)
+			}
+			return fmt.Sprintf("%+v", state)
+		},
 	}
 	return nm.ToModel()
 }
@@ -247,11 +252,12 @@ func sized(s string, size int) string {
 	return s + strings.Repeat("\x00", size-len(s))
 }
 
-// appendLog knows append(record), read(everything) and size.
+// appendLog knows append(position + 1, or 0 if not known, record),
+// read(everything) and size.
 func appendLog(s string, f Fact) []string {
 	switch f.Kind {
 	case "append":
-		return []string{s + f.S}
+		return one(s+f.S, f.A == 0 || f.A == len(s)+1)
 	case "read":
 		return one(s, s == f.S)
 	case "size":

@@ -86,6 +86,12 @@ func TestOneMount(t *testing.T) {
 	history(t, demo(t, 1), 1, Plan{Workers: 4, For: 5 * time.Second})
 }
 
+// What goes to the servers synchronously is right without leases too.
+func TestThreeMountsNames(t *testing.T) {
+	fit(t)
+	history(t, demo(t, 1), 3, Plan{For: 8 * time.Second, Groups: []string{"names", "tree", "log"}})
+}
+
 func TestTwoMounts(t *testing.T) {
 	fit(t)
 	cluster.NeedsLeases(t)

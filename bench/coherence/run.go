@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -34,13 +35,14 @@ type Plan struct {
 // Report is what Run saw.
 type Report struct {
 	Calls, Facts, Arenas int
+	Stale                int // calls that ended with ESTALE, and told nothing
 	Elapsed              time.Duration
 	Slowest              []Call // the slowest calls, the slowest first
 	Violations           []Violation
 }
 
 func (r Report) String() string {
-	s := fmt.Sprintf("%d calls, %d facts, %d arenas in %v, %d violations", r.Calls, r.Facts, r.Arenas, r.Elapsed.Round(time.Millisecond), len(r.Violations))
+	s := fmt.Sprintf("%d calls (%d ESTALE), %d facts, %d arenas in %v, %d violations", r.Calls, r.Stale, r.Facts, r.Arenas, r.Elapsed.Round(time.Millisecond), len(r.Violations))
 	for _, c := range r.Slowest {
 		s += fmt.Sprintf("\n  %9.1f ms  arena %d, %v", float64(c.End-c.Start)/1e6, c.Arena, c)
 	}
@@ -117,6 +119,9 @@ func (r *Report) add(calls []Call, p Plan, n int) {
 	r.Calls += len(calls)
 	for _, c := range calls {
 		r.Facts += len(c.Facts)
+		if strings.HasSuffix(c.Text, "= ESTALE") {
+			r.Stale++
+		}
 	}
 	for _, v := range Check(calls, p.Pages, p.Local) {
 		v.Text = fmt.Sprintf("seed %d, arena %d, %s:\n%s", p.Seed, n, v.Part, v.Text)
