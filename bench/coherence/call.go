@@ -17,6 +17,7 @@ type Fact struct {
 	S    string `json:"s,omitempty"` // bytes
 }
 
+// String shows a fact in the words of its model.
 func (f Fact) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s(%d,%d", f.Part, f.Kind, f.A, f.B)
@@ -41,6 +42,7 @@ type Call struct {
 	Bad    string `json:"bad,omitempty"` // an outcome that is wrong at any time
 }
 
+// String shows who made a call, and its result.
 func (c Call) String() string {
 	return fmt.Sprintf("mount %d worker %d: %s", c.Mount, c.Worker, c.Text)
 }

@@ -41,6 +41,7 @@ type Report struct {
 	Violations           []Violation
 }
 
+// String shows the report without the violations.
 func (r Report) String() string {
 	s := fmt.Sprintf("%d calls (%d ESTALE), %d facts, %d arenas in %v, %d violations", r.Calls, r.Stale, r.Facts, r.Arenas, r.Elapsed.Round(time.Millisecond), len(r.Violations))
 	for _, c := range r.Slowest {
