@@ -125,6 +125,16 @@ func (d *dataOracle) allSynced(c *client, inv stamp, err error) {
 // sessionLost makes everything unpublished of a client uncertain.
 func (d *dataOracle) sessionLost(c *client) { d.uncertain(c) }
 
+// died makes everything unpublished of a client that is gone uncertain: nobody
+// is left to report it to.
+func (d *dataOracle) died(c *client) {
+	for _, x := range d.all {
+		if x.client == c && x.pub == 0 {
+			x.lost, x.reported = true, true
+		}
+	}
+}
+
 // blockFailed does the same: which file it hits, only the client knows.
 func (d *dataOracle) blockFailed(c *client) { d.uncertain(c) }
 

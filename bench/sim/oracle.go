@@ -154,6 +154,7 @@ func (o *oracle) mutation(index uint64, now int64, it *state.Item, got meta.Outc
 	if got.Err != nil {
 		return
 	}
+	o.w.history.committed(index, o.w.history.byOp[sent.op], o.fs.changes)
 	switch x := it.Op.(type) {
 	case *meta.Write:
 		o.stats.Blocks += len(x.Blocks)
@@ -196,6 +197,8 @@ func (o *oracle) internal(index uint64, now int64, op state.Internal, got meta.O
 	case *state.InitDrive:
 		o.fs = newFSModel(now)
 		o.fs.block = o.blockOf
+		root := histKey{'a', meta.RootIno, ""}
+		o.w.history.keys[root] = &versions{list: []version{{value: attrText(&o.fs.nodes[meta.RootIno].attr)}}}
 	case *state.OpenSession:
 		o.opened(index, x, got)
 	case *state.CloseSession:
@@ -269,6 +272,9 @@ func (o *oracle) settle(index uint64, ino meta.Ino) {
 	delete(o.fs.nodes, ino)
 	o.w.note("  %d: inode %d dies", index, ino)
 	for _, c := range o.w.clients {
+		if c.kernel.dead {
+			continue
+		}
 		if ref := c.kernel.refs[ino]; ref != nil && ref.session == c.session && o.sessions[c.session] {
 			o.w.fail("entry %d ends inode %d, which the kernel of %s references %d times (S6)", index, ino, c.name, ref.lookups)
 		}
@@ -313,6 +319,10 @@ func (o *oracle) replied(c *client, f *meta.Reply) {
 	x.reply = &f.Outcome
 	if !first {
 		return // of a second transmission: the core ignores it
+	}
+	switch x.op.Kind() {
+	case meta.KindAcquire, meta.KindSetLock, meta.KindGetLock:
+		return // of the leader's memory
 	}
 	if x.op.Kind().IsRead() {
 		o.readDone(c, x, f.Outcome)

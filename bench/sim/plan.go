@@ -54,6 +54,7 @@ const (
 	BlocksDown  // no quorum of chunk servers, for D
 	BlocksFull  // the next puts are refused
 	EndSession  // an administrator ends the session of Client
+	Kill        // the daemon of Client dies; the next one starts after D
 	kinds
 )
 
@@ -61,7 +62,7 @@ var kindNames = [kinds]string{
 	"lookup", "create", "mkdir", "symlink", "unlink", "rmdir", "rename", "link", "chmod", "truncate",
 	"setxattr", "removexattr", "getattr", "readlink", "readdir", "getxattr", "listxattr", "statfs", "open",
 	"write", "writesync", "append", "read", "fsync", "close", "syncall", "forget", "cancel", "unmount",
-	"CRASH", "ISOLATE", "PAUSE-NODE", "ELECT", "SPLIT", "RELAPSE", "LOSE-ENTRY", "PARTITION", "BREAK", "PAUSE-CLIENT", "BLOCKS-DOWN", "BLOCKS-FULL", "END-SESSION",
+	"CRASH", "ISOLATE", "PAUSE-NODE", "ELECT", "SPLIT", "RELAPSE", "LOSE-ENTRY", "PARTITION", "BREAK", "PAUSE-CLIENT", "BLOCKS-DOWN", "BLOCKS-FULL", "END-SESSION", "KILL",
 }
 
 // Step is one element of a plan. What A, B and C choose depends on what exists
@@ -163,6 +164,8 @@ func newFault(rng *rand.Rand, clients int) Step {
 	switch x.Kind {
 	case Split, Relapse:
 		x.D = span(rng, 300*ms, 1400*ms)
+	case Kill:
+		x.D = span(rng, 100*ms, 2500*ms)
 	case PauseClient:
 		if rng.IntN(2) == 0 {
 			x.D = span(rng, 1600*ms, 2500*ms) // beyond the session's life

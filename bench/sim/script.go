@@ -42,6 +42,9 @@ func (w *world) script() {
 	w.shutdown()
 	w.rest(2 * s)
 	w.checkEnd()
+	if w.failure == nil {
+		w.history.judge()
+	}
 }
 
 // rest lets time pass.
@@ -63,7 +66,7 @@ func (w *world) finish(what string, done func() bool) {
 
 func (w *world) quiet() bool {
 	for _, c := range w.clients {
-		if len(c.kernel.calls) > 0 {
+		if k := c.kernel; k.dead || len(k.calls) > 0 || k.apps > 0 || !k.ad.idle() {
 			return false
 		}
 	}
@@ -125,6 +128,9 @@ func (w *world) step(x Step) {
 	case PauseClient:
 		c.pause(true)
 		w.after(x.D, func() { c.pause(false) })
+	case Kill:
+		c.kill()
+		w.after(x.D, c.reborn)
 	case EndSession:
 		w.endSession(c)
 	case BlocksDown:
@@ -193,6 +199,7 @@ func (w *world) heal() {
 	}
 	for _, c := range w.clients {
 		c.pause(false)
+		c.reborn()
 	}
 }
 
