@@ -89,22 +89,28 @@ func (d *dataOracle) finish(x *dataWrite, a client_core.Answer, through bool) {
 }
 
 // synced takes the answer of an fsync, flush or synchronous write that began
-// at inv. A success speaks for everything written before, lost or not; an
-// error is the report of what is lost.
+// at inv. A success speaks for everything written before, lost or not.
 func (d *dataOracle) synced(c *client, ino meta.Ino, inv stamp, err error) {
-	if errs.Is(err, errs.Interrupted) {
+	if err != nil {
 		return
 	}
 	now := d.w.observe()
 	for _, x := range d.files[ino] {
-		if x.client != c || x.resp == 0 || x.pub != 0 || x.reported {
-			continue
-		}
-		switch {
-		case err != nil && (x.resp < inv || x.lost): // also what was lost while it waited, as Linux counts it
-			x.lost, x.reported = true, true
-		case err == nil && x.resp < inv:
+		if x.client == c && x.resp != 0 && x.pub == 0 && !x.reported && x.resp < inv {
 			x.lost, x.pub = false, now
+		}
+	}
+}
+
+// failed takes an error as the report of what is lost, also of what was lost
+// while it waited, as Linux counts it.
+func (d *dataOracle) failed(c *client, ino meta.Ino, inv stamp, err error) {
+	if err == nil || errs.Is(err, errs.Interrupted) {
+		return
+	}
+	for _, x := range d.files[ino] {
+		if x.client == c && x.resp != 0 && x.pub == 0 && !x.reported && (x.resp < inv || x.lost) {
+			x.lost, x.reported = true, true
 		}
 	}
 }

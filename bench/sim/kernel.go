@@ -157,6 +157,13 @@ func (k *kernel) answered(a client_core.Answer) {
 	}
 	k.checkStale(x, a.Err)
 	k.checkPassed(x, a)
+	// Of two flushes one is told of a loss: the order of their answers counts.
+	switch op := x.op.(type) {
+	case client_core.Flush:
+		k.c.w.data.failed(k.c, op.Ino, x.inv, a.Err)
+	case client_core.Fsync:
+		k.c.w.data.failed(k.c, op.Ino, x.inv, a.Err)
+	}
 	k.ad.answered(x, a)
 }
 

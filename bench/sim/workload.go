@@ -221,6 +221,7 @@ func (a *app) send(h *handle, kind Kind, off, n uint32, fill func(data []byte, e
 		h.busy--
 		d.finish(x, ans, kind != Write)
 		if kind == WriteSync {
+			d.failed(k.c, r.ino, x.inv, ans.Err)
 			d.synced(k.c, r.ino, x.inv, ans.Err)
 		}
 		if ans.Err == nil {
