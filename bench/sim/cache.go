@@ -166,6 +166,11 @@ func (a *app) sawLookup(x *call, key dentry, ans client_core.Answer) {
 func (k *kernel) fill(attr *meta.Attr, life client_core.Time, version uint64) *ref {
 	r := k.refs[attr.Ino]
 	if version != 0 && r.version > version {
+		if !k.c.w.leases {
+			// Without leases this is all that tells of other clients' writes, and
+			// Linux misses it here: a model that did so would find nothing else.
+			k.dropPages(r, 0, ^uint32(0))
+		}
 		return r
 	}
 	k.version++
