@@ -11,6 +11,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -32,6 +33,7 @@ type config struct {
 	scale float64
 	tree  string // source of untar and clone
 	only  string
+	npm   string
 }
 
 func main() {
@@ -40,6 +42,7 @@ func main() {
 	flag.Float64Var(&c.scale, "scale", 1, "factor on the number of operations")
 	flag.StringVar(&c.tree, "tree", "", "directory to untar and clone; default: the Go library's net and go packages")
 	flag.StringVar(&c.only, "only", "", "workloads whose name contains this")
+	flag.StringVar(&c.npm, "npm", "", "project directory for npm ci (package.json, package-lock.json; packages in npm's cache); default: left out")
 	flag.Usage = func() {
 		fmt.Fprintf(flag.CommandLine.Output(), "usage: figures [flags] NAME=DIR ... REFERENCE=DIR|:image:\n")
 		flag.PrintDefaults()
@@ -116,21 +119,26 @@ func measure(c config, src source, places []place) error {
 		fmt.Printf(" %s / %s |", p.name, ref.name)
 	}
 	fmt.Printf("\n|---|---|%s\n", strings.Repeat("---|", 2*len(places)-1))
-	for _, w := range workloads {
+	for _, w := range slices.Concat(workloads, agentWork) {
 		if !strings.Contains(w.name, c.only) {
 			continue
 		}
 		results := make([][]float64, len(places))
 		for r := range c.runs {
 			for i, p := range places {
-				v, err := w.run(job{dir: filepath.Join(p.dir, fmt.Sprintf("r%d", r)), scale: c.scale, src: src})
+				v, err := w.run(job{dir: filepath.Join(p.dir, fmt.Sprintf("r%d", r)), scale: c.scale, src: src, npm: c.npm})
+				if errors.Is(err, errSkip) {
+					continue
+				}
 				if err != nil {
 					return fmt.Errorf("%s on %s: %w", w.name, p.name, err)
 				}
 				results[i] = append(results[i], v)
 			}
 		}
-		row(w, results)
+		if len(results[0]) > 0 {
+			row(w, results)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -25,7 +26,11 @@ type job struct {
 	dir   string
 	scale float64
 	src   source
+	npm   string // project for npm ci, "" = leave it out
 }
+
+// errSkip leaves a workload out.
+var errSkip = errors.New("left out")
 
 func (j job) count(n int) int { return max(1, int(float64(n)*j.scale)) }
 

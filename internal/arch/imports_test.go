@@ -21,10 +21,11 @@ var layers = [][]string{
 }
 
 // faces are the packages of a service that others may import: its vocabulary,
-// its client and its conformance suite. What else it is made of is its own
+// its client, its conformance suite, and rules that both sides must apply
+// alike. What else it is made of is its own
 // business. Programs construct services, and tests may run one.
 var faces = map[string][]string{
-	"metaserver":  {"metaserver/meta", "metaserver/metaclient"},
+	"metaserver":  {"metaserver/meta", "metaserver/metaclient", "metaserver/rules"},
 	"chunkserver": {"chunkserver/chunk", "chunkserver/chunkclient", "chunkserver/chunktest"},
 }
 
@@ -79,7 +80,7 @@ func TestDataPlaneNeedsNoControlPlane(t *testing.T) {
 // Pure cores are step machines: the simulator replays a seed exactly only if
 // nothing in them reads a clock, does I/O or runs beside the caller.
 var (
-	pureCores = []string{"metaserver/core", "metaserver/tree", "fuseclient/core"}
+	pureCores = []string{"metaserver/core", "metaserver/tree", "metaserver/rules", "fuseclient/core"}
 	impure    = []string{"time", "sync", "os", "net", "math/rand", "crypto/rand", "io/ioutil", "log", "runtime", "syscall", "golang.org/x/sys", "context"}
 )
 

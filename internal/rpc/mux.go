@@ -58,14 +58,15 @@ func (c *MuxConfig) setDefaults(first net.Listener) error {
 	return nil
 }
 
-// Mux hands the connections of one server process to gRPC and to the Raft
-// groups, decided by their first bytes. Every connection is decided in a
+// Mux hands the connections of one server process to gRPC, to the Raft groups
+// and to HTTP, decided by their first bytes. Every connection is decided in a
 // goroutine of its own and under a deadline, so none can hold up another.
 // Safe for concurrent use.
 type Mux struct {
 	cfg       MuxConfig
 	listeners []net.Listener
 	grpc      *subListener
+	http      *subListener
 	done      chan struct{}  // closed by Close
 	conns     sync.WaitGroup // decide goroutines; Add under mu while not closed
 
@@ -89,12 +90,18 @@ func NewMux(cfg MuxConfig, listeners ...net.Listener) (*Mux, error) {
 		groups: map[uint32]*subListener{}, pending: list.New(),
 	}
 	m.grpc = newSubListener(Addr(cfg.Advertise), func() {})
+	m.http = newSubListener(Addr(cfg.Advertise), func() {})
 	return m, nil
 }
 
 // GRPC is the listener to give to grpc.Server.Serve. Closing it refuses
 // further gRPC connections and leaves the rest of the Mux alone.
 func (m *Mux) GRPC() net.Listener { return m.grpc }
+
+// HTTP is the listener for plain HTTP/1.1 requests of method GET: metrics, on
+// the same port as everything else. Without anybody who accepts from it they
+// are closed after HelloTimeout.
+func (m *Mux) HTTP() net.Listener { return m.http }
 
 // Raft registers group and returns its stream layer, before or while Serve
 // runs. Closing the stream layer (the Raft transport does) unregisters the
@@ -150,7 +157,7 @@ func (m *Mux) Close() error {
 	}
 	m.closed = true
 	close(m.done)
-	subs := []*subListener{m.grpc}
+	subs := []*subListener{m.grpc, m.http}
 	for _, l := range m.groups {
 		subs = append(subs, l)
 	}
@@ -263,6 +270,9 @@ func (m *Mux) decide(conn net.Conn) (*subListener, net.Conn, error) {
 	switch string(buf[:peekSize]) {
 	case http2Start:
 		decided = &prefixConn{Conn: conn, prefix: buf[:peekSize:peekSize]}
+	case httpGet:
+		to = m.http
+		decided = &prefixConn{Conn: conn, prefix: buf[:peekSize:peekSize]}
 	case preambleMagic:
 		if _, err := io.ReadFull(conn, buf[peekSize:]); err != nil {
 			return nil, nil, errs.E("rpc.mux", errs.Other, "reading the preamble", err)
@@ -277,7 +287,7 @@ func (m *Mux) decide(conn net.Conn) (*subListener, net.Conn, error) {
 			return nil, nil, refusal
 		}
 	default:
-		return nil, nil, errs.E("rpc.mux", errs.Corrupt, fmt.Sprintf("neither gRPC nor Raft: starts with %q", buf[:peekSize]), nil)
+		return nil, nil, errs.E("rpc.mux", errs.Corrupt, fmt.Sprintf("neither gRPC, Raft nor HTTP GET: starts with %q", buf[:peekSize]), nil)
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, nil, err

@@ -38,7 +38,8 @@ const (
 	preambleVersion = 1
 	preambleSize    = 29
 	http2Start      = "PRI " // of the HTTP/2 connection preface
-	peekSize        = 4      // both starts
+	httpGet         = "GET " // of an HTTP/1.1 request
+	peekSize        = 4      // all starts
 )
 
 // AppendPreamble appends the wire form of p to dst.

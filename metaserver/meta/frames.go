@@ -159,6 +159,7 @@ type Open struct {
 	Capability Capability
 	CreatePath bool // make the subtree when it is missing
 	Client     ClientInfo
+	Leases     bool // the client answers recalls: it may be given leases
 }
 
 // FrameKind implements Frame.
@@ -170,6 +171,7 @@ func (x *Open) Wire(c *wire.Coder) {
 	x.Capability.Wire(c)
 	c.Bool(&x.CreatePath)
 	x.Client.Wire(c)
+	c.Bool(&x.Leases)
 }
 
 // Resume continues a session on a new stream. The server answers Welcome or

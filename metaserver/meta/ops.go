@@ -125,7 +125,8 @@ func wireName(c *wire.Coder, p *string) { c.String(p) }
 // Result: *EntryResult.
 //
 // Ino is the number of the new inode, chosen by a client that works locally
-// from a locality group of its own (Credited); 0: the servers choose.
+// from a locality group of its own (Credited): errs.Invalid from another,
+// errs.Exist if the number or the name is taken. 0: the servers choose.
 type Make struct {
 	Cred   Cred
 	Ino    Ino

@@ -22,6 +22,7 @@ import (
 
 	"agentdrive/internal/clock"
 	"agentdrive/internal/errs"
+	"agentdrive/internal/obs"
 	"agentdrive/internal/rpc"
 	"agentdrive/metaserver/core"
 	"agentdrive/metaserver/state"
@@ -52,6 +53,7 @@ type Config struct {
 	Clock   clock.Clock      // default clock.Real
 	TTL     time.Duration    // life of a session; default 15 s
 	Tuning  consensus.Tuning // of Raft
+	Metrics *obs.Registry    // nil: nothing is measured
 }
 
 func (c *Config) setDefaults() {
@@ -118,6 +120,7 @@ func (s *Server) openGroup(id uint32) (*host, error) {
 		Applier:   &state.Machine{Group: id},
 		Tuning:    s.cfg.Tuning,
 		Log:       s.cfg.Log.With("group", id),
+		Metrics:   s.cfg.Metrics,
 	})
 	if err != nil {
 		// Raft closes the stream only if it got as far as using it; open, it

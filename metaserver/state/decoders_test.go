@@ -9,6 +9,7 @@ import (
 // Every layout of this package; internal/arch checks that none is missing.
 func FuzzDecoders(f *testing.F) {
 	wiretest.Fuzz(f, 1,
+		new(AllocGroups),
 		new(CloseSession),
 		new(Cluster),
 		new(ClusterMap),

@@ -71,13 +71,15 @@ type writer struct {
 	lastOp   meta.OpID
 	nonce    byte
 	lastLog  map[meta.SessionID]uint64
+	groups   map[meta.SessionID]uint64 // a group to choose numbers in
+	slot     uint64
 }
 
 func writeAndApply(t *testing.T) string {
 	w := &writer{
 		t: t, r: rand.New(rand.NewPCG(1, 1)), w: newWorld(t, 1), sum: sha256.New(),
 		kinds: map[string]int{}, drives: map[meta.SessionID]meta.DriveID{}, lastLog: map[meta.SessionID]uint64{},
-		inos: []meta.Ino{meta.RootIno},
+		groups: map[meta.SessionID]uint64{}, inos: []meta.Ino{meta.RootIno},
 	}
 	w.apply(&InitCluster{Cluster: Cluster{ID: [16]byte{1}, Copies: 3, Quorum: 2, MinCopies: 2, Groups: 2, PGs: 64}})
 	for w.ops < logOps {
@@ -107,8 +109,11 @@ func (w *writer) entry() {
 	if w.r.IntN(12) == 0 {
 		op := w.internal()
 		if o := w.apply(op); o.Err == nil {
-			if drop, ok := op.(*DropDrive); ok {
-				w.dropped(drop.Drive)
+			switch op := op.(type) {
+			case *DropDrive:
+				w.dropped(op.Drive)
+			case *AllocGroups:
+				w.groups[op.Session], _ = FirstGroup(o.Result)
 			}
 		}
 		return
@@ -191,6 +196,12 @@ func (w *writer) item() Item {
 		it.First = w.lastLog[s.Session] + 1
 		for range 1 + w.r.IntN(3) {
 			it.Records = append(it.Records, meta.LogRecord{Now: w.r.Int64N(1e18), Op: &meta.SetAttr{Ino: meta.RootIno, Set: meta.SetMtime, Mtime: w.r.Int64N(1e18)}})
+		}
+		if own := w.groups[s.Session]; own != 0 {
+			w.slot++
+			it.Records = append(it.Records, meta.LogRecord{Now: w.r.Int64N(1e18), Op: &meta.Make{
+				Ino: meta.Ino(own<<meta.SlotBits | w.slot), Parent: meta.RootIno, Name: fmt.Sprint("own", w.slot), Mode: meta.ModeRegular,
+			}})
 		}
 		w.lastLog[s.Session] += uint64(len(it.Records))
 		return it

@@ -140,6 +140,7 @@ const (
 	kindCopiesDone     uint8 = 136
 	kindSwept          uint8 = 137
 	kindAckReplies     uint8 = 138
+	kindAllocGroups    uint8 = 139
 	kindInitCluster    uint8 = 160
 	kindPutServer      uint8 = 161
 	kindCreateDrive    uint8 = 162
@@ -171,6 +172,8 @@ func newInternal(k uint8) Internal {
 		return new(Swept)
 	case kindAckReplies:
 		return new(AckReplies)
+	case kindAllocGroups:
+		return new(AllocGroups)
 	case kindInitCluster:
 		return new(InitCluster)
 	case kindPutServer:

@@ -18,6 +18,7 @@ const (
 	spaceReply     = 'R' // R session op         -> Outcome
 	spaceSwept     = 'Z' // Z session server     -> nothing: swept there
 	spaceClosed    = 'z' // z session            -> Session: closed, to be swept
+	spaceGroups    = 'g' // g session last       -> first: locality groups [first, last] of the session
 	spaceDrive     = 'V' // V drive              -> DriveState
 	spaceCounter   = 'k' // k name               -> number
 	spaceServer    = 'M' // M server             -> Server (group 0)
@@ -48,6 +49,14 @@ func keyLastLayer() []byte               { return append(prefix(spaceCounter), "
 
 func keyReply(s meta.SessionID, op meta.OpID) []byte {
 	return binary.BigEndian.AppendUint64(keyReplies(s), uint64(op))
+}
+
+func keyGroups(s meta.SessionID) []byte { return key64(spaceGroups, uint64(s)) }
+
+// keyGroupsTo addresses a run of locality groups by its last one: one forward
+// scan from a group meets the run that holds it first.
+func keyGroupsTo(s meta.SessionID, last uint64) []byte {
+	return binary.BigEndian.AppendUint64(keyGroups(s), last)
 }
 
 func keySwept(s meta.SessionID, server chunk.ServerID) []byte {

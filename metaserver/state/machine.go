@@ -98,6 +98,8 @@ func (m *Machine) applyInternal(tx kv.Tx, st tree.Stamp, pos int, op Internal) (
 			tx.Delete(keyReply(op.Session, id))
 		}
 		return &meta.EmptyResult{}, nil
+	case *AllocGroups:
+		return m.allocGroups(tx, op)
 	}
 	return m.applyCluster(tx, st.Now, op)
 }

@@ -105,6 +105,8 @@ func (w *writer) internal() Internal {
 		return &MarkDrive{Name: name, Deleting: r.IntN(2) == 0}
 	case 27:
 		return &RemoveDrive{Name: name}
+	case 28, 29:
+		return &AllocGroups{Session: w.session().Session, N: uint32(r.IntN(4))}
 	}
 	return &Reclaim{Budget: uint32(1 + r.IntN(64))}
 }

@@ -21,6 +21,7 @@ type Session struct {
 	Root       meta.Ino
 	Path       string
 	ReadOnly   bool
+	Leases     bool // its client takes leases; others are answered without
 	Client     meta.ClientInfo
 	Opened     int64 // Unix nanoseconds
 	LastLogSeq uint64
@@ -36,6 +37,7 @@ func (x *Session) Wire(c *wire.Coder) {
 	wire.Uint(c, &x.Root)
 	c.String(&x.Path)
 	c.Bool(&x.ReadOnly)
+	c.Bool(&x.Leases)
 	x.Client.Wire(c)
 	c.I64(&x.Opened)
 	c.U64(&x.LastLogSeq)
@@ -117,7 +119,7 @@ func (m *Machine) openSession(tx kv.Tx, st tree.Stamp, pos int, op *OpenSession)
 	}
 	s := Session{
 		ID: meta.SessionID(st.Index<<12 | uint64(pos)), Epoch: 1, Nonce: op.Open.Nonce,
-		Drive: d.ID, Root: root.Ino, Path: capa.Path, ReadOnly: capa.ReadOnly,
+		Drive: d.ID, Root: root.Ino, Path: capa.Path, ReadOnly: capa.ReadOnly, Leases: op.Open.Leases,
 		Client: op.Open.Client, Opened: st.Now,
 	}
 	store(tx, keySession(s.ID), &s)
@@ -216,20 +218,27 @@ func (m *Machine) closeSession(tx kv.Tx, st tree.Stamp, id meta.SessionID) error
 			return err
 		}
 	}
-	var keys [][]byte
-	pre := keyReplies(id)
-	if err := tx.Scan(pre, end(pre), func(k, _ []byte) bool {
-		keys = append(keys, append([]byte(nil), k...))
-		return true
-	}); err != nil {
-		return err
-	}
-	for _, k := range keys {
-		tx.Delete(k)
+	for _, pre := range [...][]byte{keyReplies(id), keyGroups(id)} {
+		if err := wipe(tx, pre); err != nil {
+			return err
+		}
 	}
 	tx.Delete(keySession(id))
 	store(tx, keyClosed(id), &s)
 	return nil
+}
+
+// wipe deletes all keys below a prefix.
+func wipe(tx kv.Tx, pre []byte) error {
+	var keys [][]byte
+	err := tx.Scan(pre, end(pre), func(k, _ []byte) bool {
+		keys = append(keys, append([]byte(nil), k...))
+		return true
+	})
+	for _, k := range keys {
+		tx.Delete(k)
+	}
+	return err
 }
 
 // swept notes that a chunk server holds no unpublished block of the session
@@ -244,16 +253,8 @@ func swept(tx kv.Tx, op *Swept) error {
 		tx.Set(keySwept(op.Session, op.Server), []byte{})
 		return nil
 	}
-	var keys [][]byte
-	pre := key64(spaceSwept, uint64(op.Session))
-	if err := tx.Scan(pre, end(pre), func(k, _ []byte) bool {
-		keys = append(keys, append([]byte(nil), k...))
-		return true
-	}); err != nil {
+	if err := wipe(tx, key64(spaceSwept, uint64(op.Session))); err != nil {
 		return err
-	}
-	for _, k := range keys {
-		tx.Delete(k)
 	}
 	tx.Delete(keyClosed(op.Session))
 	tx.Delete(keyNonce(s.Nonce))
@@ -300,6 +301,11 @@ func (m *Machine) execute(tx kv.Tx, st tree.Stamp, s *Session, op meta.Op) (meta
 	}
 	if s.ReadOnly {
 		return nil, errs.E("session.op", errs.ReadOnly, "mounted read-only", nil)
+	}
+	if mk, ok := op.(*meta.Make); ok && mk.Ino != 0 {
+		if err := checkOwnGroup(tx, s.ID, mk.Ino); err != nil {
+			return nil, err
+		}
 	}
 	d, err := LoadDrive(tx, s.Drive)
 	if err != nil {

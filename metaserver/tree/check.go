@@ -8,6 +8,7 @@ import (
 	"agentdrive/internal/kv"
 	"agentdrive/internal/wire"
 	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/rules"
 )
 
 // Check verifies the invariants of DESIGN.md on the whole layer and reports
@@ -89,7 +90,7 @@ func (c *checker) entries() error {
 	return c.each(prefixEntry, &e, func(k []byte) {
 		dir, name := meta.Ino(keyInt(k, 1)), string(k[25:])
 		d, n := c.nodes[dir], c.nodes[e.Ino]
-		if checkName(name) != nil || meta.NameCookie(name) != keyInt(k, 2) {
+		if rules.CheckName(name) != nil || meta.NameCookie(name) != keyInt(k, 2) {
 			c.problem("entry %q of directory %d is under a wrong key", name, dir)
 		}
 		if d == nil || !d.IsDir() || n == nil {

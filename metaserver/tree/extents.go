@@ -123,21 +123,16 @@ func (u *unit) dropContent(n *node) error {
 	return nil
 }
 
-// truncate sets the size of n, a regular file.
+// truncate removes the content of n, a regular file, from size on. The size
+// itself is an attribute: rules.SetAttr sets it.
 func (u *unit) truncate(n *node, size uint64) error {
 	version := n.DataVersion + 1
 	switch {
 	case size == 0 && n.Extents > 0:
-		if err := u.dropContent(n); err != nil {
-			return err
-		}
+		return u.dropContent(n)
 	case size < n.Size && n.Extents > 0:
-		if err := u.cutTail(n, size, version); err != nil {
-			return err
-		}
+		return u.cutTail(n, size, version)
 	}
-	n.Size = size
-	u.modify(n)
 	return nil
 }
 

@@ -2,12 +2,14 @@ package tree
 
 import (
 	"agentdrive/internal/errs"
+	"agentdrive/internal/kv"
 	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/rules"
 )
 
 // create executes Make.
 func (u *unit) create(x *meta.Make) (meta.Result, error) {
-	mode, err := checkMake(x)
+	mode, err := rules.CheckMake(x)
 	if err != nil {
 		return nil, err
 	}
@@ -22,92 +24,77 @@ func (u *unit) create(x *meta.Make) (meta.Result, error) {
 	if exists {
 		return u.existing(x, mode, e)
 	}
-	if err := checkLive(dir); err != nil {
+	if err := rules.CheckLive(&dir.Attr); err != nil {
 		return nil, err
 	}
-	n := u.newNode(dir, mode, x.Cred)
-	switch mode & meta.ModeType {
-	case meta.ModeDir:
-		n.Nlink = 2
-		dir.Nlink++
-	case meta.ModeSymlink:
-		n.Target, n.Size = x.Target, uint64(len(x.Target))
-	case meta.ModeChar, meta.ModeBlock:
-		n.Rdev = x.Rdev
+	ino := x.Ino
+	if ino == 0 {
+		ino = u.newIno(dir)
+	} else if err := u.checkIno(ino, dir); err != nil {
+		return nil, err
 	}
+	n := &node{inode: inode{Attr: rules.Born(&dir.Attr, x, mode, ino, u.st.Now), Parent: dir.Ino}}
+	if mode&meta.ModeType == meta.ModeSymlink {
+		n.Target = x.Target
+	}
+	u.nodes = append(u.nodes, n)
+	u.count.Files++
+	u.dirty = true
 	u.addEntry(dir, x.Name, n)
-	u.modify(dir)
+	rules.Made(&dir.Attr, &n.Attr, u.st.Now)
+	changed(dir, n)
 	return &meta.EntryResult{Attr: n.Attr, Created: true}, nil
 }
 
-// checkMake validates what the caller controls and returns the full mode.
-func checkMake(x *meta.Make) (uint32, error) {
-	if err := checkName(x.Name); err != nil {
+// MaxGroups bounds the locality groups allocated at once.
+const MaxGroups = 1 << 16
+
+// AllocGroups sets n locality groups aside, [first, first + n), which nobody
+// else will get: no inode is born in them unless a Make chooses its number
+// there.
+func (s Space) AllocGroups(tx kv.Tx, n uint32) (first uint64, err error) {
+	u := &unit{Space: s, tx: tx}
+	if err := u.loadCounters(); err != nil {
 		return 0, err
 	}
-	mode := x.Mode & (meta.ModeType | meta.ModePerm)
-	switch mode & meta.ModeType {
-	case 0: // mknod(2) means a regular file
-		return mode | meta.ModeRegular, nil
-	case meta.ModeSymlink:
-		if x.Target == "" {
-			return 0, fail("tree.make", errs.NotExist, "empty link target")
-		}
-		if len(x.Target) > meta.MaxTarget {
-			return 0, fail("tree.make", errs.NameTooLong, "link target of %d bytes, the limit is %d", len(x.Target), meta.MaxTarget)
-		}
-		for i := 0; i < len(x.Target); i++ {
-			if x.Target[i] == 0 {
-				return 0, fail("tree.make", errs.Invalid, "link target holds NUL")
-			}
-		}
-		return meta.ModeSymlink | 0o777, nil
-	case meta.ModeDir: // mkdir(2) takes no set-id bits; setgid is inherited
-		return mode &^ (meta.ModeSetuid | meta.ModeSetgid), nil
-	case meta.ModeRegular, meta.ModeFIFO, meta.ModeSocket, meta.ModeChar, meta.ModeBlock:
-		return mode, nil
+	if n == 0 || n > MaxGroups {
+		return 0, fail("tree.groups", errs.Invalid, "%d locality groups at once, 1 to %d can be had", n, MaxGroups)
 	}
-	return 0, fail("tree.make", errs.Invalid, "file type %o", mode&meta.ModeType)
+	first = u.count.NextGroup
+	if first+uint64(n) >= 1<<(64-meta.SlotBits) {
+		return 0, fail("tree.groups", errs.NoSpace, "no locality groups are left")
+	}
+	u.count.NextGroup += uint64(n)
+	u.dirty = true
+	u.commit()
+	return first, nil
 }
 
 // existing answers a Make whose name is taken.
 func (u *unit) existing(x *meta.Make, mode uint32, e entry) (meta.Result, error) {
-	if !x.Excl && mode&meta.ModeType == meta.ModeRegular {
-		n, err := u.loadEntry(e)
-		if err != nil {
-			return nil, err
-		}
-		if n.IsRegular() {
-			return &meta.EntryResult{Attr: n.Attr}, nil
-		}
-		if n.IsDir() {
-			return nil, fail("tree.make", errs.IsDir, "%q is a directory", x.Name)
-		}
+	if err := rules.Existing(x, mode, e.Type); err != nil {
+		return nil, err
 	}
-	return nil, fail("tree.make", errs.Exist, "%q exists", x.Name)
+	n, err := u.loadEntry(e)
+	if err != nil {
+		return nil, err
+	}
+	return &meta.EntryResult{Attr: n.Attr}, nil
 }
 
-// newNode gives birth to an inode in dir.
-func (u *unit) newNode(dir *node, mode uint32, cred meta.Cred) *node {
-	gid := cred.GID
-	if dir.Mode&meta.ModeSetgid != 0 {
-		gid = dir.GID
-		switch {
-		case mode&meta.ModeType == meta.ModeDir:
-			mode |= meta.ModeSetgid
-		case mode&(meta.ModeSetgid|0o010) == meta.ModeSetgid|0o010 && cred.UID != 0 && cred.GID != gid:
-			mode &^= meta.ModeSetgid // no program of a group that the caller is not in
-		}
+// checkIno refuses a number that a client may not choose: one of a group that
+// nobody has, or in which the servers themselves give birth. That the group is
+// the client's own is checked by package state, which knows sessions.
+func (u *unit) checkIno(ino meta.Ino, dir *node) error {
+	group := uint64(ino) >> meta.SlotBits
+	if group == 0 || group >= u.count.NextGroup || group == dir.Group {
+		return fail("tree.make", errs.Invalid, "inode %d is not the client's to choose", ino)
 	}
-	now := u.st.Now
-	n := &node{inode: inode{Attr: meta.Attr{
-		Ino: u.newIno(dir), Mode: mode, Nlink: 1, UID: cred.UID, GID: gid,
-		Atime: now, Mtime: now, Ctime: now, Btime: now,
-	}, Parent: dir.Ino}, dirty: true, touched: true}
-	u.nodes = append(u.nodes, n)
-	u.count.Files++
-	u.dirty = true
-	return n
+	_, exists, err := u.tx.Get(u.inodeKey(ino))
+	if err == nil && exists {
+		err = fail("tree.make", errs.Exist, "inode %d exists", ino)
+	}
+	return err
 }
 
 // newIno takes the next slot of the directory's locality group, and a fresh
@@ -126,7 +113,7 @@ func (u *unit) newIno(dir *node) meta.Ino {
 
 // link executes Link.
 func (u *unit) link(x *meta.Link) (meta.Result, error) {
-	if err := checkName(x.Name); err != nil {
+	if err := rules.CheckName(x.Name); err != nil {
 		return nil, err
 	}
 	n, err := u.load(x.Ino)
@@ -137,35 +124,24 @@ func (u *unit) link(x *meta.Link) (meta.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, exists, err := u.entry(u.tx, x.Parent, x.Name)
-	switch {
-	case err != nil:
-		return nil, err
-	case exists:
-		return nil, fail("tree.link", errs.Exist, "%q exists", x.Name)
-	case n.IsDir():
-		return nil, fail("tree.link", errs.Permission, "inode %d is a directory", x.Ino)
-	case n.Nlink == 0:
-		return nil, fail("tree.link", errs.NotExist, "inode %d was removed", x.Ino)
-	case n.Nlink >= meta.MaxLink:
-		return nil, fail("tree.link", errs.TooManyLinks, "inode %d has %d links", x.Ino, n.Nlink)
-	}
-	if err := checkLive(dir); err != nil {
+	_, taken, err := u.entry(u.tx, x.Parent, x.Name)
+	if err != nil {
 		return nil, err
 	}
+	if err := rules.CheckLink(x, &dir.Attr, &n.Attr, taken); err != nil {
+		return nil, err
+	}
+	rules.Linked(&dir.Attr, &n.Attr, u.st.Now)
+	changed(dir, n)
 	if err := u.linked(n, dir.Ino); err != nil {
 		return nil, err
 	}
 	u.addEntry(dir, x.Name, n)
-	u.touch(n)
-	u.modify(dir)
 	return &meta.EntryResult{Attr: n.Attr}, nil
 }
 
-// linked books another link of n, in the directory parent.
+// linked books the newest link of n, in the directory parent.
 func (u *unit) linked(n *node, parent meta.Ino) error {
-	n.Nlink++
-	n.dirty = true
 	if n.Nlink == 2 { // from now on the parents are counted in K|
 		if n.Parent == parent {
 			u.set(u.parentKey(n.Ino, parent), encode(&count{2}))

@@ -15,7 +15,7 @@ import (
 // chance.
 var allowed = []string{
 	"agentdrive/chunkserver/chunk", "agentdrive/internal/errs", "agentdrive/internal/invariant",
-	"agentdrive/internal/kv", "agentdrive/internal/wire", "agentdrive/metaserver/meta",
+	"agentdrive/internal/kv", "agentdrive/internal/wire", "agentdrive/metaserver/meta", "agentdrive/metaserver/rules",
 	"bytes", "cmp", "crypto/sha256", "encoding/binary", "fmt", "math", "slices", "strings",
 }
 

@@ -8,11 +8,12 @@ import (
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
 	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/rules"
 )
 
 // lookup executes Lookup.
 func (s Space) lookup(v kv.View, x *meta.Lookup) (meta.Result, error) {
-	if err := checkName(x.Name); err != nil {
+	if err := rules.CheckName(x.Name); err != nil {
 		return nil, err
 	}
 	n, err := s.child(v, x.Parent, x.Name)
@@ -39,6 +40,30 @@ func (s Space) child(v kv.View, dir meta.Ino, name string) (*inode, error) {
 		return nil, fail("tree.lookup", errs.Corrupt, "%q in directory %d names inode %d, which does not exist", name, dir, e.Ino)
 	}
 	return n, err
+}
+
+// NameOf reads which inode a name in dir stands for; ok is false if there is no
+// such name, or no such directory.
+func (s Space) NameOf(v kv.View, dir meta.Ino, name string) (ino meta.Ino, ok bool, err error) {
+	e, ok, err := s.entry(v, dir, name)
+	return e.Ino, ok, err
+}
+
+// wanted reads the attributes for an Acquire; who gets which lease is not
+// decided here.
+func (s Space) wanted(v kv.View, x *meta.Acquire) (meta.Result, error) {
+	res := &meta.AcquireResult{Attrs: make([]meta.Attr, len(x.Wants))}
+	for i, w := range x.Wants {
+		n, err := s.inode(v, w.Ino)
+		if errs.Is(err, errs.Stale) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		res.Attrs[i] = n.Attr
+	}
+	return res, nil
 }
 
 // readlink executes Readlink.
@@ -146,7 +171,7 @@ func walk(path string) ([]string, error) {
 		if name == "" {
 			continue
 		}
-		if err := checkName(name); err != nil {
+		if err := rules.CheckName(name); err != nil {
 			return nil, err
 		}
 		names = append(names, name)

@@ -54,7 +54,7 @@ type inode struct {
 
 	Target string // symbolic links
 
-	Xattrs    []xattr // small ones, ascending by name
+	Small     []xattr // extended attributes kept here, ascending by name
 	XattrSize uint32  // bytes of names and values of all
 	XattrKeys uint32  // records under A|
 }
@@ -132,18 +132,21 @@ func (x *inode) wireContent(c *wire.Coder) {
 
 func (x *inode) wireXattrs(c *wire.Coder) {
 	c.U32(&x.XattrSize)
+	if c.Decoding() {
+		x.Xattrs = x.XattrSize > 0 // every name has at least a byte
+	}
 	if x.XattrSize == 0 {
 		return
 	}
 	c.U32(&x.XattrKeys)
-	wire.List(c, &x.Xattrs, func(c *wire.Coder, a *xattr) {
+	wire.List(c, &x.Small, func(c *wire.Coder, a *xattr) {
 		c.String(&a.Name)
 		c.Bytes(&a.Value)
 	})
 	if c.Decoding() && c.Err() == nil {
-		for i := range x.Xattrs {
-			x.Xattrs[i].Value = bytes.Clone(x.Xattrs[i].Value)
-			if i > 0 && x.Xattrs[i-1].Name >= x.Xattrs[i].Name {
+		for i := range x.Small {
+			x.Small[i].Value = bytes.Clone(x.Small[i].Value)
+			if i > 0 && x.Small[i-1].Name >= x.Small[i].Name {
 				c.Fail("attributes out of order")
 			}
 		}

@@ -25,7 +25,7 @@ var records = []struct {
 	{"inode", func() wire.Message { return &inode{} }, []wire.Message{
 		&inode{Attr: meta.Attr{Mode: dir, Nlink: 3, UID: 1, GID: 2, Size: 7, Atime: -5, Mtime: birth, Ctime: birth, Btime: 1, DataVersion: 9}, Parent: 1, Group: 5, NextSlot: 6},
 		&inode{Attr: meta.Attr{Mode: file, Nlink: 1, Size: 10, Bytes: 5}, Parent: 8, Content: 4, Extents: 2, Trim: trim{1, 9, 3}},
-		&inode{Attr: meta.Attr{Mode: file}, XattrSize: 11, XattrKeys: 1, Xattrs: []xattr{{"user.a", []byte("x")}, {"user.b", nil}}},
+		&inode{Attr: meta.Attr{Mode: file, Xattrs: true}, XattrSize: 11, XattrKeys: 1, Small: []xattr{{"user.a", []byte("x")}, {"user.b", nil}}},
 		&inode{Attr: meta.Attr{Mode: meta.ModeSymlink | 0o777, Size: 2}, Target: "ab"},
 		&inode{Attr: meta.Attr{Mode: meta.ModeChar, Rdev: 0x501}},
 		&inode{Attr: meta.Attr{Mode: meta.ModeFIFO}},

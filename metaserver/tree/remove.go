@@ -4,11 +4,12 @@ import (
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
 	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/rules"
 )
 
 // victim resolves a name that is to be taken away from dir.
 func (u *unit) victim(parent meta.Ino, name string) (dir, n *node, err error) {
-	if err := checkName(name); err != nil {
+	if err := rules.CheckName(name); err != nil {
 		return nil, nil, err
 	}
 	if dir, err = u.loadDir(parent); err != nil {
@@ -31,18 +32,10 @@ func (u *unit) unlink(x *meta.Unlink) (meta.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSticky(x.Cred, dir, n); err != nil {
+	if err := rules.CheckUnlink(x, &dir.Attr, &n.Attr); err != nil {
 		return nil, err
 	}
-	if n.IsDir() {
-		return nil, fail("tree.unlink", errs.IsDir, "%q is a directory", x.Name)
-	}
-	if err := u.unlinked(n, dir); err != nil {
-		return nil, err
-	}
-	u.dropEntry(dir, x.Name)
-	u.modify(dir)
-	return &meta.AttrResult{Attr: n.Attr}, nil
+	return u.remove(dir, n, x.Name)
 }
 
 // rmdir executes Rmdir.
@@ -51,33 +44,26 @@ func (u *unit) rmdir(x *meta.Rmdir) (meta.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSticky(x.Cred, dir, n); err != nil {
+	if err := rules.CheckRmdir(x, &dir.Attr, &n.Attr); err != nil {
 		return nil, err
 	}
-	if !n.IsDir() {
-		return nil, fail("tree.rmdir", errs.NotDir, "%q is not a directory", x.Name)
-	}
-	if n.Size != 0 {
-		return nil, fail("tree.rmdir", errs.NotEmpty, "%q holds %d entries", x.Name, n.Size)
-	}
+	return u.remove(dir, n, x.Name)
+}
+
+// remove takes a name of n out of dir.
+func (u *unit) remove(dir, n *node, name string) (meta.Result, error) {
+	rules.Unlinked(&dir.Attr, &n.Attr, u.st.Now)
+	changed(dir, n)
 	if err := u.unlinked(n, dir); err != nil {
 		return nil, err
 	}
-	u.dropEntry(dir, x.Name)
-	u.modify(dir)
+	u.dropEntry(dir, name)
 	return &meta.AttrResult{Attr: n.Attr}, nil
 }
 
-// unlinked takes one link from n, whose name in dir goes. The last one makes
-// it an orphan.
+// unlinked books that a link of n, from dir, is gone. The last one makes it an
+// orphan.
 func (u *unit) unlinked(n, dir *node) error {
-	u.touch(n)
-	if n.IsDir() {
-		dir.Nlink--
-		n.Nlink = 0
-	} else {
-		n.Nlink--
-	}
 	switch n.Nlink {
 	case 0:
 		n.Parent = 0

@@ -4,6 +4,7 @@ import (
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
 	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/rules"
 )
 
 // move is a rename with its inodes.
@@ -23,11 +24,17 @@ func (u *unit) rename(x *meta.Rename) (meta.Result, error) {
 	if err := u.checkLoops(m); err != nil {
 		return nil, err
 	}
-	if m.over == m.n { // two names of one file, or one name: nothing happens
+	r := m.rules()
+	if r.Nothing() { // two names of one file, or one name
 		return &meta.AttrResult{Attr: m.n.Attr}, nil
 	}
-	if err := m.check(); err != nil {
+	if err := r.Check(); err != nil {
 		return nil, err
+	}
+	r.Apply(u.st.Now)
+	changed(m.from, m.to, m.n)
+	if m.over != nil {
+		changed(m.over)
 	}
 	if x.Flags&meta.RenameExchange != 0 {
 		err = u.exchange(m)
@@ -37,19 +44,20 @@ func (u *unit) rename(x *meta.Rename) (meta.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	u.modify(m.from)
-	if m.to != m.from {
-		u.modify(m.to)
-	}
 	return &meta.AttrResult{Attr: m.n.Attr}, nil
+}
+
+func (m *move) rules() *rules.Move {
+	r := &rules.Move{Op: m.Rename, From: &m.from.Attr, To: &m.to.Attr, Moved: &m.n.Attr}
+	if m.over != nil {
+		r.Over = &m.over.Attr
+	}
+	return r
 }
 
 // prepareMove resolves both names and checks flags against what exists.
 func (u *unit) prepareMove(x *meta.Rename) (*move, error) {
-	if x.Flags&^(meta.RenameNoReplace|meta.RenameExchange) != 0 || x.Flags == meta.RenameNoReplace|meta.RenameExchange {
-		return nil, fail("tree.rename", errs.Invalid, "flags %#x", x.Flags)
-	}
-	if err := checkName(x.NewName); err != nil {
+	if err := rules.CheckRename(x); err != nil {
 		return nil, err
 	}
 	m := &move{Rename: x}
@@ -64,15 +72,11 @@ func (u *unit) prepareMove(x *meta.Rename) (*move, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case exists && x.Flags&meta.RenameNoReplace != 0:
-		return nil, fail("tree.rename", errs.Exist, "%q exists", x.NewName)
-	case exists:
+	if err := rules.CheckNew(x, &m.to.Attr, exists); err != nil {
+		return nil, err
+	}
+	if exists {
 		m.over, err = u.loadEntry(e)
-	case x.Flags&meta.RenameExchange != 0:
-		err = fail("tree.rename", errs.NotExist, "no %q in directory %d", x.NewName, x.NewParent)
-	default:
-		err = checkLive(m.to)
 	}
 	return m, err
 }
@@ -104,31 +108,6 @@ func (u *unit) checkLoops(m *move) error {
 	return fail("tree.rename", errs.NotEmpty, "directory %d holds what is moved", m.over.Ino)
 }
 
-// check applies the rules of removal to both names.
-func (m *move) check() error {
-	if err := checkSticky(m.Cred, m.from, m.n); err != nil {
-		return err
-	}
-	if m.over == nil {
-		return nil
-	}
-	if err := checkSticky(m.Cred, m.to, m.over); err != nil {
-		return err
-	}
-	if m.Flags&meta.RenameExchange != 0 {
-		return nil
-	}
-	switch {
-	case m.n.IsDir() && !m.over.IsDir():
-		return fail("tree.rename", errs.NotDir, "%q is not a directory", m.NewName)
-	case !m.n.IsDir() && m.over.IsDir():
-		return fail("tree.rename", errs.IsDir, "%q is a directory", m.NewName)
-	case m.over.IsDir() && m.over.Size != 0:
-		return fail("tree.rename", errs.NotEmpty, "%q holds %d entries", m.NewName, m.over.Size)
-	}
-	return nil
-}
-
 // replace moves m.n to the new name, over what is there.
 func (u *unit) replace(m *move) error {
 	if m.over != nil {
@@ -154,13 +133,8 @@ func (u *unit) exchange(m *move) error {
 
 // moved books that a name of n went from one directory to another.
 func (u *unit) moved(n, from, to *node) error {
-	u.touch(n)
 	if from == to {
 		return nil
-	}
-	if n.IsDir() {
-		from.Nlink--
-		to.Nlink++
 	}
 	if n.Nlink == 1 || n.IsDir() {
 		n.Parent = to.Ino

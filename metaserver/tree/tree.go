@@ -6,6 +6,7 @@ import (
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
 	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/rules"
 )
 
 // Space is one drive's namespace inside the ordered key space of a group. It
@@ -129,6 +130,8 @@ func (s Space) Read(v kv.View, op meta.Op) (meta.Result, error) {
 		return &meta.StatFSResult{Bytes: bytes, Files: files}, nil
 	case *meta.ReadMap:
 		return s.readMap(v, x)
+	case *meta.Acquire:
+		return s.wanted(v, x)
 	}
 	return nil, fail("tree.read", errs.Invalid, "operation %d is not a read", op.Kind())
 }
@@ -160,8 +163,8 @@ func (s Space) inode(v kv.View, ino meta.Ino) (*inode, error) {
 // dir reads a directory. errs.NotDir: it is something else.
 func (s Space) dir(v kv.View, ino meta.Ino) (*inode, error) {
 	n, err := s.inode(v, ino)
-	if err == nil && !n.IsDir() {
-		return nil, fail("tree.dir", errs.NotDir, "inode %d is not a directory", ino)
+	if err == nil {
+		err = rules.CheckDir(&n.Attr)
 	}
 	return n, err
 }
@@ -170,20 +173,4 @@ func (s Space) dir(v kv.View, ino meta.Ino) (*inode, error) {
 func (s Space) entry(v kv.View, dir meta.Ino, name string) (e entry, ok bool, err error) {
 	ok, err = get(v, s.entryKey(dir, name), &e)
 	return e, ok, err
-}
-
-// checkName refuses what cannot be a name: errs.Invalid, errs.NameTooLong.
-func checkName(name string) error {
-	if len(name) > meta.MaxName {
-		return fail("tree.name", errs.NameTooLong, "name of %d bytes, the limit is %d", len(name), meta.MaxName)
-	}
-	if name == "" || name == "." || name == ".." {
-		return fail("tree.name", errs.Invalid, "%q is not a name", name)
-	}
-	for i := 0; i < len(name); i++ {
-		if name[i] == 0 || name[i] == '/' {
-			return fail("tree.name", errs.Invalid, "name %q holds NUL or a slash", name)
-		}
-	}
-	return nil
 }

@@ -405,8 +405,8 @@ func TestXattrLimits(t *testing.T) {
 		}
 	}
 	n, err := w.space.inode(w.tx, f)
-	if err != nil || n.XattrKeys == 0 || len(n.Xattrs) == 0 {
-		t.Errorf("%d records, %d inline, %v", n.XattrKeys, len(n.Xattrs), err)
+	if err != nil || n.XattrKeys == 0 || len(n.Small) == 0 {
+		t.Errorf("%d records, %d inline, %v", n.XattrKeys, len(n.Small), err)
 	}
 	w.check()
 	w.do(&meta.Unlink{Parent: meta.RootIno, Name: "f"})

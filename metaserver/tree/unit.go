@@ -2,11 +2,11 @@ package tree
 
 import (
 	"fmt"
-	"math"
 
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
 	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/rules"
 )
 
 // unit is one operation on its way: it hands out each inode once, so that two
@@ -26,9 +26,8 @@ type unit struct {
 // node is an inode in use by a unit.
 type node struct {
 	inode
-	dirty   bool
-	touched bool // Ctime is that of this operation
-	dead    bool
+	dirty bool
+	dead  bool
 }
 
 // edit is a write that waits for commit; val nil deletes.
@@ -64,8 +63,8 @@ func (u *unit) load(ino meta.Ino) (*node, error) {
 // loadDir is load for a directory.
 func (u *unit) loadDir(ino meta.Ino) (*node, error) {
 	n, err := u.load(ino)
-	if err == nil && !n.IsDir() {
-		return nil, fail("tree.dir", errs.NotDir, "inode %d is not a directory", ino)
+	if err == nil {
+		err = rules.CheckDir(&n.Attr)
 	}
 	return n, err
 }
@@ -109,29 +108,6 @@ func (u *unit) commit() {
 	u.edits, u.nodes, u.dirty = nil, nil, false
 }
 
-// later is the time to stamp over old: strictly later, and now if it is.
-func (u *unit) later(old int64) int64 {
-	if old == math.MaxInt64 || old < u.st.Now {
-		return max(old, u.st.Now)
-	}
-	return old + 1
-}
-
-// touch marks a change of attributes.
-func (u *unit) touch(n *node) {
-	if !n.touched {
-		n.Ctime = u.later(n.Ctime)
-	}
-	n.dirty, n.touched = true, true
-}
-
-// modify marks a change of content or entries.
-func (u *unit) modify(n *node) {
-	n.Mtime = u.later(n.Mtime)
-	n.DataVersion++
-	u.touch(n)
-}
-
 // resize books a change of the allocated bytes of n.
 func (u *unit) resize(n *node, add, sub uint64) {
 	if add == sub {
@@ -142,41 +118,19 @@ func (u *unit) resize(n *node, add, sub uint64) {
 	n.dirty, u.dirty = true, true
 }
 
+// changed notes that the attributes of nodes changed.
+func changed(nodes ...*node) {
+	for _, n := range nodes {
+		n.dirty = true
+	}
+}
+
 // addEntry names n in dir. The caller has checked that the name is free.
 func (u *unit) addEntry(dir *node, name string, n *node) {
 	u.set(u.entryKey(dir.Ino, name), encode(&entry{Ino: n.Ino, Type: n.Mode & meta.ModeType}))
-	dir.Size++
 }
 
 // dropEntry removes a name that exists.
 func (u *unit) dropEntry(dir *node, name string) {
 	u.del(u.entryKey(dir.Ino, name))
-	dir.Size--
-}
-
-// checkLive refuses new names in a directory that was removed.
-func checkLive(dir *node) error {
-	if dir.Nlink == 0 {
-		return fail("tree.dir", errs.NotExist, "directory %d was removed", dir.Ino)
-	}
-	return nil
-}
-
-// checkSticky is the rule of directories with the sticky bit: only the owner
-// of the entry, the owner of the directory and root may take a name away.
-func checkSticky(cred meta.Cred, dir, n *node) error {
-	if dir.Mode&meta.ModeSticky == 0 || cred.UID == 0 || cred.UID == dir.UID || cred.UID == n.UID {
-		return nil
-	}
-	return fail("tree.sticky", errs.Permission, "directory %d is sticky", dir.Ino)
-}
-
-// dropPrivileges clears setuid and setgid as a write by someone else does.
-// Setgid without group execution stays for members of the group, as far as
-// the credentials tell.
-func dropPrivileges(cred meta.Cred, n *node) {
-	n.Mode &^= meta.ModeSetuid
-	if n.Mode&0o010 != 0 || (cred.UID != 0 && cred.GID != n.GID) {
-		n.Mode &^= meta.ModeSetgid
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"agentdrive/chunkserver/chunk"
 	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/rules"
 )
 
 // write executes Write.
@@ -16,11 +17,8 @@ func (u *unit) write(x *meta.Write) (meta.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.IsDir() {
-		return nil, fail("tree.write", errs.IsDir, "inode %d is a directory", n.Ino)
-	}
-	if !n.IsRegular() {
-		return nil, fail("tree.write", errs.Invalid, "inode %d is not a regular file", n.Ino)
+	if err := rules.CheckWrite(&n.Attr); err != nil {
+		return nil, err
 	}
 	fresh, err := u.publish(x.Blocks)
 	if err != nil {
@@ -45,11 +43,8 @@ func (u *unit) write(x *meta.Write) (meta.Result, error) {
 	if err := u.execute(n, ch, fresh); err != nil {
 		return nil, err
 	}
-	n.Size = max(n.Size, exts[len(exts)-1].end())
-	if x.KillPriv || x.Cred.UID != 0 {
-		dropPrivileges(x.Cred, n)
-	}
-	u.modify(n)
+	rules.Wrote(&n.Attr, x.Cred, exts[len(exts)-1].end(), x.KillPriv, u.st.Now)
+	changed(n)
 	return &meta.AttrResult{Attr: n.Attr, Off: exts[0].Off}, nil
 }
 

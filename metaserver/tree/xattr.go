@@ -8,54 +8,15 @@ import (
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
 	"agentdrive/metaserver/meta"
+	"agentdrive/metaserver/rules"
 )
 
 // inlineXattrs bounds the bytes of names and values kept in the inode.
 const inlineXattrs = 1 << 10
 
-// checkXattrName refuses names and namespaces that an inode cannot have.
-func checkXattrName(name string) error {
-	if name == "" || len(name) > meta.MaxName {
-		return fail("tree.xattr", errs.Range, "attribute name of %d bytes", len(name))
-	}
-	if strings.IndexByte(name, 0) >= 0 {
-		return fail("tree.xattr", errs.Invalid, "attribute name holds NUL")
-	}
-	for _, space := range [...]string{"user.", "trusted.", "security."} {
-		if strings.HasPrefix(name, space) {
-			if len(name) == len(space) {
-				return fail("tree.xattr", errs.Invalid, "attribute name %q ends with its namespace", name)
-			}
-			return nil
-		}
-	}
-	return fail("tree.xattr", errs.Unsupported, "attribute namespace of %q", name)
-}
-
-// checkXattrWrite applies the rules of the namespaces.
-func checkXattrWrite(cred meta.Cred, n *node, name string) error {
-	if err := checkXattrName(name); err != nil {
-		return err
-	}
-	switch {
-	case strings.HasPrefix(name, "trusted."):
-		if cred.UID != 0 {
-			return fail("tree.xattr", errs.Permission, "trusted attributes are for root")
-		}
-	case strings.HasPrefix(name, "user."):
-		if !n.IsRegular() && !n.IsDir() {
-			return fail("tree.xattr", errs.Permission, "user attributes are for files and directories")
-		}
-		if n.IsDir() && n.Mode&meta.ModeSticky != 0 && cred.UID != 0 && cred.UID != n.UID {
-			return fail("tree.xattr", errs.Permission, "directory %d is sticky", n.Ino)
-		}
-	}
-	return nil
-}
-
 // xattrAt finds a name among the inline attributes.
 func (n *inode) xattrAt(name string) (int, bool) {
-	return slices.BinarySearchFunc(n.Xattrs, name, func(a xattr, name string) int {
+	return slices.BinarySearchFunc(n.Small, name, func(a xattr, name string) int {
 		return strings.Compare(a.Name, name)
 	})
 }
@@ -63,7 +24,7 @@ func (n *inode) xattrAt(name string) (int, bool) {
 // xattr reads a value; the caller owns it.
 func (s Space) xattr(v kv.View, n *inode, name string) (val []byte, ok bool, err error) {
 	if i, ok := n.xattrAt(name); ok {
-		return n.Xattrs[i].Value, true, nil
+		return n.Small[i].Value, true, nil
 	}
 	if n.XattrKeys == 0 {
 		return nil, false, nil
@@ -82,7 +43,7 @@ func (u *unit) setXattr(x *meta.SetXattr) (meta.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkXattrWrite(x.Cred, n, x.Name); err != nil {
+	if err := rules.CheckXattrWrite(x.Cred, &n.Attr, x.Name); err != nil {
 		return nil, err
 	}
 	if len(x.Value) > meta.MaxXattr {
@@ -111,14 +72,15 @@ func (u *unit) setXattr(x *meta.SetXattr) (meta.Result, error) {
 	}
 	u.putXattr(n, fresh)
 	n.XattrSize = total
-	u.touch(n)
+	rules.Xattred(&n.Attr, true, u.st.Now)
+	changed(n)
 	return &meta.EmptyResult{}, nil
 }
 
 // takeXattr removes an attribute that exists from where it is.
 func (u *unit) takeXattr(n *node, name string) {
 	if i, ok := n.xattrAt(name); ok {
-		n.Xattrs = slices.Delete(n.Xattrs, i, i+1)
+		n.Small = slices.Delete(n.Small, i, i+1)
 		return
 	}
 	u.del(u.xattrKey(n.Ino, name))
@@ -129,8 +91,8 @@ func (u *unit) takeXattr(n *node, name string) {
 // fits, else under its own key.
 func (u *unit) putXattr(n *node, a xattr) {
 	inline := a.size()
-	for i := range n.Xattrs {
-		inline += n.Xattrs[i].size()
+	for i := range n.Small {
+		inline += n.Small[i].size()
 	}
 	if inline > inlineXattrs {
 		u.set(u.xattrKey(n.Ino, a.Name), encode(&xattrRec{a.Value}))
@@ -138,7 +100,7 @@ func (u *unit) putXattr(n *node, a xattr) {
 		return
 	}
 	i, _ := n.xattrAt(a.Name)
-	n.Xattrs = slices.Insert(n.Xattrs, i, a)
+	n.Small = slices.Insert(n.Small, i, a)
 }
 
 // removeXattr executes RemoveXattr.
@@ -147,7 +109,7 @@ func (u *unit) removeXattr(x *meta.RemoveXattr) (meta.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkXattrWrite(x.Cred, n, x.Name); err != nil {
+	if err := rules.CheckXattrWrite(x.Cred, &n.Attr, x.Name); err != nil {
 		return nil, err
 	}
 	old, exists, err := u.xattr(u.tx, &n.inode, x.Name)
@@ -160,7 +122,8 @@ func (u *unit) removeXattr(x *meta.RemoveXattr) (meta.Result, error) {
 	u.takeXattr(n, x.Name)
 	was := xattr{x.Name, old}
 	n.XattrSize -= was.size()
-	u.touch(n)
+	rules.Xattred(&n.Attr, n.XattrSize > 0, u.st.Now)
+	changed(n)
 	return &meta.EmptyResult{}, nil
 }
 
@@ -170,7 +133,7 @@ func (s Space) getXattr(v kv.View, x *meta.GetXattr) (meta.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkXattrName(x.Name); err != nil {
+	if err := rules.CheckXattrName(x.Name); err != nil {
 		return nil, err
 	}
 	val, ok, err := s.xattr(v, n, x.Name)
@@ -190,8 +153,8 @@ func (s Space) listXattr(v kv.View, x *meta.ListXattr) (meta.Result, error) {
 		return nil, err
 	}
 	var names []string
-	for i := range n.Xattrs {
-		names = append(names, n.Xattrs[i].Name)
+	for i := range n.Small {
+		names = append(names, n.Small[i].Name)
 	}
 	if n.XattrKeys > 0 {
 		lo := s.xattrKey(x.Ino, "")

@@ -11,6 +11,7 @@ import (
 
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
+	"agentdrive/internal/obs"
 )
 
 // Applier is the state machine. Its methods are called by one goroutine at a
@@ -99,7 +100,8 @@ type Config struct {
 	Terms   TermPeers // may be nil while the group has one voter
 	Applier Applier
 	Tuning  Tuning
-	Log     *slog.Logger // default: slog.Default()
+	Log     *slog.Logger  // default: slog.Default()
+	Metrics *obs.Registry // nil: nothing is measured
 }
 
 func (c *Config) validate() error {

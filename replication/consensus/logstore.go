@@ -1,6 +1,8 @@
 package consensus
 
 import (
+	"time"
+
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,10 +35,11 @@ type durableStore interface {
 // opens the log).
 type logStore struct {
 	*wal.WAL
-	meta  types.MetaStore
-	vfs   *tracingVFS
-	state durableStore
-	fail  func(error) // stops the group
+	meta    types.MetaStore
+	vfs     *tracingVFS
+	state   durableStore
+	fail    func(error) // stops the group
+	metrics *metrics
 }
 
 var (
@@ -71,7 +74,7 @@ func openLog(dir string, seams logSeams, state durableStore, fail func(error), c
 	if err != nil {
 		return nil, errors.Join(logError("open", dir, tv, err), seams.meta.Close())
 	}
-	return &logStore{WAL: w, meta: seams.meta, vfs: tv, state: state, fail: fail}, nil
+	return &logStore{WAL: w, meta: seams.meta, vfs: tv, state: state, fail: fail, metrics: newMetrics(cfg.Metrics, cfg.Group)}, nil
 }
 
 // Close closes the log and, which raft-wal leaves to us, its metadata.
@@ -144,7 +147,9 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		copies[i].Extensions = binary.BigEndian.AppendUint32(slices.Clip(e.Extensions), entrySum(e))
 		out[i] = &copies[i]
 	}
+	begun := time.Now()
 	err := l.WAL.StoreLogs(out)
+	l.metrics.stored(len(logs), time.Since(begun))
 	if err != nil && !errors.Is(err, wal.ErrClosed) {
 		l.fail(errs.E("consensus.log", errs.IO, "append", err))
 	}

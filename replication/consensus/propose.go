@@ -1,6 +1,8 @@
 package consensus
 
 import (
+	"time"
+
 	"fmt"
 	"sync"
 
@@ -86,8 +88,12 @@ func (g *Group) Propose(cmd []byte) *Future {
 		g.pending.complete(f, nil, 0, errs.E("consensus.propose", errs.Invalid, fmt.Sprintf("entry of %d bytes, at most %d", len(cmd), MaxEntry), nil))
 		return f
 	}
+	begun := time.Now()
 	rf := g.raft.Apply(cmd, 0)
-	go g.complete(f, rf)
+	go func() {
+		g.complete(f, rf)
+		g.log.metrics.committed(len(cmd), time.Since(begun))
+	}()
 	return f
 }
 

@@ -32,7 +32,7 @@ var exitCodes = map[errs.Kind]int{
 	errs.FileTooLarge: ExitFailed, errs.NoSpace: ExitFailed, errs.Quota: ExitFailed,
 	errs.Stale: ExitFailed, errs.CrossDevice: ExitFailed, errs.TooManyLinks: ExitFailed,
 	errs.Range: ExitFailed, errs.TooBig: ExitFailed, errs.Unsupported: ExitFailed,
-	errs.Loop: ExitFailed, errs.Deadlock: ExitFailed, errs.Interrupted: ExitFailed,
+	errs.Loop: ExitFailed, errs.Deadlock: ExitFailed, errs.Interrupted: ExitFailed, errs.WouldBlock: ExitFailed,
 	errs.IO: ExitFailed, errs.Corrupt: ExitFailed, errs.Canceled: ExitFailed,
 
 	errs.Usage: ExitUsage, errs.Invalid: ExitUsage,

@@ -18,7 +18,7 @@ import (
 func mountConfig(in *Input, a *App) (cluster.Dir, mountd.Config, error) {
 	c := mountd.Config{
 		Drive: in.Args[0], Path: in.text("path"), ReadOnly: in.bool("read-only"), AllowOther: in.bool("allow-other"),
-		Log: a.Stderr, LogLevel: in.text("log-level"), LogFormat: logFormat(a),
+		Log: a.Stderr, LogLevel: in.text("log-level"), LogFormat: logFormat(a), Metrics: in.text("metrics"),
 	}
 	if !strings.HasPrefix(c.Path, "/") || slices.Contains(strings.Split(c.Path, "/"), "..") {
 		return "", c, usage("--path is %q, but must begin with / and hold no ..", c.Path)
@@ -94,6 +94,9 @@ func (a *App) mountBehind(ctx context.Context, in *Input, d cluster.Dir, c mount
 		"mount", "--foreground", "--ready-fd", strconv.Itoa(background.ReadyFD), "--json=false",
 		"--data", string(d), "--path", c.Path, "--log-level", c.LogLevel,
 		"--read-only=" + strconv.FormatBool(c.ReadOnly), "--allow-other=" + strconv.FormatBool(c.AllowOther),
+	}
+	if c.Metrics != "" {
+		args = append(args, "--metrics", c.Metrics)
 	}
 	if in.addrs("servers") != nil {
 		args = append(args, "--servers", strings.Join(c.Servers, ","))

@@ -59,7 +59,7 @@ func find(name string) *Command {
 func Commands() []*Command {
 	table := []*Command{upCommand(), downCommand(), statusCommand(), logsCommand()}
 	table = append(table, driveCommands()...)
-	table = append(table, mountCommand(), umountCommand(), syncCommand(), metaserverCommand(), chunkserverCommand())
+	table = append(table, mountCommand(), umountCommand(), syncCommand(), statsCommand(), metaserverCommand(), chunkserverCommand())
 	return append(table, doctorCommand(), versionCommand(), helpCommand())
 }
 
@@ -166,6 +166,7 @@ With --path only that subtree is visible, and nothing in it leads out. It is cre
 			{Name: "read-only", Help: "refuse all changes"},
 			{Name: "allow-other", Help: "let other users in, by the permissions of the files"},
 			{Name: "foreground", NoEnv: true, Help: "serve in this process until unmounted or SIGTERM"},
+			{Name: "metrics", Type: Address, Value: "HOST:PORT", NoEnv: true, Help: "answer GET /metrics there, for Prometheus"},
 			timeoutFlag("the mount must stand by then"), logLevelFlag, readyFlag,
 		},
 		Examples: []Example{

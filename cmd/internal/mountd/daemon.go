@@ -194,6 +194,8 @@ func (d *daemon) handle(ctx context.Context, op string, args json.RawMessage) (a
 		return nil, d.fs.Flush(ctx)
 	case "sync":
 		return nil, d.fs.Sync(ctx)
+	case "stats":
+		return metrics(d.fs.Stats()), nil
 	case "umount":
 		var a umountArgs
 		if err := json.Unmarshal(args, &a); err != nil {

@@ -9,7 +9,7 @@
 //	KEY.json   Record: drive, path, mode, pid; written after the mount stands
 //	KEY.lock   flock of the daemon, for its life; its file stays
 //	KEY.start  flock of whoever decides about that directory; its file stays
-//	KEY.sock   control socket (package ctl): status, flush, sync, umount
+//	KEY.sock   control socket (package ctl): status, flush, sync, stats, umount
 //
 // A Record whose lock is free was left by a daemon that died. After a lazy
 // unmount the daemon lives on under the key KEY-PID until the last open file
@@ -20,6 +20,7 @@
 //	status         -> Status
 //	flush          everything buffered is published
 //	sync           everything published is durable
+//	stats          -> list of Metric
 //	umount {mode}  -> Outcome, sent when it is done
 //
 // umount modes: "" flushes and unmounts, errs.Busy when files are open;
@@ -40,6 +41,8 @@ import (
 	"context"
 	"io"
 	"time"
+
+	"agentdrive/internal/obs"
 )
 
 // FSType is the type of our mounts in mountinfo.
@@ -56,6 +59,7 @@ type Config struct {
 	Log        io.Writer
 	LogLevel   string // debug, info, warn or error
 	LogFormat  string // text or json
+	Metrics    string // address for GET /metrics, "" = none
 }
 
 // Mode is "ro" or "rw".
@@ -74,6 +78,8 @@ type Filesystem interface {
 	Sync(ctx context.Context) error
 	// Health describes the mount; it never waits for a server.
 	Health() Health
+	// Stats are the mount's metrics; it never waits for a server.
+	Stats() []obs.Sample
 	// Wait returns when the kernel has ended the connection and every request
 	// was answered; an error if that was not an unmount.
 	Wait() error

@@ -21,6 +21,7 @@ import (
 	"agentdrive/cmd/internal/mountd"
 	"agentdrive/cmd/internal/procfs"
 	"agentdrive/internal/errs"
+	"agentdrive/internal/obs"
 )
 
 // The test binary doubles as the daemon: `serve REGISTRY DIR DRIVE BACKING
@@ -106,6 +107,8 @@ func (m *fakeFS) Flush(ctx context.Context) error {
 }
 
 func (m *fakeFS) Sync(context.Context) error { return m.note("sync") }
+
+func (m *fakeFS) Stats() []obs.Sample { return nil }
 
 func (m *fakeFS) Health() mountd.Health {
 	h := mountd.Health{Session: 7, State: mountd.StateMounted}

@@ -156,17 +156,24 @@ func prepareDir(dir string) (created bool, err error) {
 
 // Sync makes everything written so far on the mount that holds dir durable.
 func (r Registry) Sync(ctx context.Context, dir string) error {
-	return r.call(ctx, dir, "sync")
+	return r.call(ctx, dir, "sync", nil)
 }
 
-func (r Registry) call(ctx context.Context, dir, op string) error {
+// Stats asks the daemon of the mount that holds dir for its numbers.
+func (r Registry) Stats(ctx context.Context, dir string) ([]Metric, error) {
+	var list []Metric
+	err := r.call(ctx, dir, "stats", &list)
+	return list, err
+}
+
+func (r Registry) call(ctx context.Context, dir, op string, reply any) error {
 	for at := dir; ; at = filepath.Dir(at) {
 		live, err := r.alive(Key(at))
 		if err != nil {
 			return err
 		}
 		if live {
-			return ctl.Call(ctx, r.file(Key(at), ".sock"), op, nil, nil)
+			return ctl.Call(ctx, r.file(Key(at), ".sock"), op, nil, reply)
 		}
 		if at == filepath.Dir(at) {
 			return notMounted(dir)

@@ -193,6 +193,6 @@ func Deps(version string) cli.Deps {
 		Version: version,
 		Connect: func(servers []string) (cli.Cluster, error) { return Connect(version, servers) },
 		Run:     Runner{Version: version}.Run,
-		Serve:   Serve,
+		Serve:   Runner{Version: version}.Serve,
 	}
 }

@@ -10,11 +10,12 @@ import (
 	"agentdrive/fuseclient/core"
 	"agentdrive/fuseclient/kernel"
 	"agentdrive/internal/errs"
+	"agentdrive/internal/obs"
 	"agentdrive/internal/rpc"
 )
 
 // Serve is a mountd.ServeFunc: it opens a session and shows it in a directory.
-func Serve(ctx context.Context, c mountd.Config) (mountd.Filesystem, error) {
+func (r Runner) Serve(ctx context.Context, c mountd.Config) (mountd.Filesystem, error) {
 	log, err := logger(c.Log, "text", c.LogLevel)
 	if err != nil {
 		return nil, err
@@ -26,6 +27,8 @@ func Serve(ctx context.Context, c mountd.Config) (mountd.Filesystem, error) {
 	if err != nil {
 		return nil, err
 	}
+	reg := obs.NewRegistry()
+	reg.RegisterProcess("mount", r.Version)
 	m, err := kernel.New(client, kernel.Config{
 		Dir: c.Dir, Root: client.Root().Ino, Source: "agentdrive:" + c.Drive,
 		ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, Logger: log,
@@ -35,15 +38,25 @@ func Serve(ctx context.Context, c mountd.Config) (mountd.Filesystem, error) {
 		cancel() // nothing is buffered: do not wait for the servers
 		return nil, errors.Join(err, client.Close(ended))
 	}
-	return &filesystem{client: client, mount: m}, nil
+	f := &filesystem{client: client, mount: m, metrics: reg, stopMetrics: func() {}}
+	if c.Metrics != "" {
+		ln, err := listenMetrics(c.Metrics)
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		f.stopMetrics = serveMetrics(reg, ln, log)
+	}
+	return f, nil
 }
 
 // filesystem is a mount of ours as mountd sees it.
 type filesystem struct {
-	client *fuseclient.Client
-	mount  *kernel.Mount
-	once   sync.Once
-	err    error
+	client      *fuseclient.Client
+	mount       *kernel.Mount
+	metrics     *obs.Registry
+	stopMetrics func()
+	once        sync.Once
+	err         error
 }
 
 // Flush implements mountd.Filesystem.
@@ -63,6 +76,9 @@ func (f *filesystem) Health() mountd.Health {
 	return h
 }
 
+// Stats implements mountd.Filesystem.
+func (f *filesystem) Stats() []obs.Sample { return f.metrics.Snapshot() }
+
 // Wait implements mountd.Filesystem.
 func (f *filesystem) Wait() error {
 	f.mount.Wait()
@@ -77,6 +93,7 @@ const closeWait = 2 * askTimeout
 // the servers are away, ends by itself: that is no failure of the unmount.
 func (f *filesystem) Close() error {
 	f.once.Do(func() {
+		f.stopMetrics()
 		if f.err = f.mount.Abort(); f.err != nil {
 			return // it may live for ever: do not wait for its end
 		}

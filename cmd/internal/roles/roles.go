@@ -49,6 +49,13 @@ func (r Runner) Run(ctx context.Context, c cluster.ServerConfig) error {
 	return errs.E("server.run", errs.Usage, "no role "+c.Role, nil)
 }
 
+// registry makes the metrics of a server.
+func (r Runner) registry(role string) *obs.Registry {
+	reg := obs.NewRegistry()
+	reg.RegisterProcess(role, r.Version)
+	return reg
+}
+
 func logger(w io.Writer, format, level string) (*slog.Logger, error) {
 	if w == nil {
 		w = os.Stderr
@@ -87,6 +94,7 @@ func (r Runner) metaserver(ctx context.Context, c cluster.ServerConfig, log *slo
 			addr = p.Address
 		}
 	}
+	reg := r.registry(c.Role)
 	mux, err := rpc.NewMux(rpc.MuxConfig{Network: network, Cluster: c.Cluster, Server: c.ID, Advertise: addr, Log: log}, ln)
 	if err != nil {
 		return errors.Join(err, ln.Close())
@@ -94,7 +102,7 @@ func (r Runner) metaserver(ctx context.Context, c cluster.ServerConfig, log *slo
 	gs := grpc.NewServer(rpc.ServerOptions()...)
 	srv, err := metaserver.Open(metaserver.Config{
 		ID: c.ID, Cluster: c.Cluster, Dir: c.Data, Addr: addr, Peers: peers, Groups: uint32(max(c.Groups, 1)),
-		Policy: policy(c.Copies), Network: network, Mux: mux, Version: r.Version, Log: log,
+		Policy: policy(c.Copies), Network: network, Mux: mux, Version: r.Version, Log: log, Metrics: reg,
 	}, gs)
 	if err != nil {
 		return errors.Join(err, mux.Close())
@@ -102,6 +110,8 @@ func (r Runner) metaserver(ctx context.Context, c cluster.ServerConfig, log *slo
 	served := make(chan error, 2)
 	go func() { served <- gs.Serve(mux.GRPC()) }()
 	go func() { served <- mux.Serve() }()
+	stopMetrics := serveMetrics(reg, mux.HTTP(), log)
+	defer stopMetrics()
 	log.Info("metadata server started", "address", addr)
 	select {
 	case <-ctx.Done():
@@ -134,19 +144,29 @@ func (r Runner) chunkserver(ctx context.Context, c cluster.ServerConfig, log *sl
 	if err != nil {
 		return err
 	}
-	store, err := engine.Open(engine.Config{FS: disk.OS{}, Dir: c.Data, Cluster: c.Cluster, Server: chunk.ServerID(c.ID), Log: log})
+	reg := r.registry(c.Role)
+	fs := disk.Observed(disk.OS{}, diskObserver(reg))
+	store, err := engine.Open(engine.Config{FS: fs, Dir: c.Data, Cluster: c.Cluster, Server: chunk.ServerID(c.ID), Log: log})
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	srv, err := chunkserver.New(store, chunkserver.Config{Cluster: c.Cluster, Dial: network.Dial})
+	registerStore(reg, store)
+	mux, err := rpc.NewMux(rpc.MuxConfig{Network: network, Cluster: c.Cluster, Server: c.ID, Log: log}, ln)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
+	srv, err := chunkserver.New(store, chunkserver.Config{Cluster: c.Cluster, Dial: network.Dial})
+	if err != nil {
+		return errors.Join(err, mux.Close())
+	}
 	gs := grpc.NewServer(rpc.ServerOptions()...)
 	srv.Register(gs)
-	served := make(chan error, 1)
-	go func() { served <- gs.Serve(ln) }()
+	served := make(chan error, 2)
+	go func() { served <- gs.Serve(mux.GRPC()) }()
+	go func() { served <- mux.Serve() }()
+	stopMetrics := serveMetrics(reg, mux.HTTP(), log)
+	defer stopMetrics()
 	log.Info("chunk server started", "address", c.Listen)
 
 	joined := make(chan error, 1)
@@ -171,7 +191,7 @@ func (r Runner) chunkserver(ctx context.Context, c cluster.ServerConfig, log *sl
 	cancel()
 	<-scrubbed
 	gs.Stop()
-	err = errors.Join(err, srv.Close())
+	err = errors.Join(err, srv.Close(), mux.Close())
 	log.Info("chunk server stopped", "err", err)
 	return err
 }
