@@ -30,6 +30,13 @@ type Server struct {
 	next       []confirmable // arrived during it
 	reads      map[Token]*read
 
+	drives map[meta.DriveID]*drive
+	looks  map[Token]*pending // ReadTouched under way
+	ready  []*wait            // nothing is in their way any more: run at the end of the step
+	clock  tokenClock
+	stats  Stats
+	breaks breaks
+
 	orphans  orphanage
 	garbage  bool // the reclaim queue may hold work
 	reaping  bool // a Reclaim entry is under way
@@ -77,6 +84,8 @@ type session struct {
 	owed     map[meta.OpID]meta.Ino
 	owedPins map[meta.Ino]int // how often each is in owed
 
+	leaseState
+
 	acked    []meta.OpID // told by the client, on their way into the log
 	recorded []meta.OpID // replies found when it resumed, until Reclaim tells which are wanted
 }
@@ -84,9 +93,11 @@ type session struct {
 // queued is an item on its way into the log, with what to do when applied.
 type queued struct {
 	item    state.Item
-	stream  *stream // of an OpenSession
-	submit  Token   // of a Submit, 0 otherwise
-	replies bool    // item is a client operation or log batch
+	stream  *stream  // of an OpenSession
+	submit  Token    // of a Submit, 0 otherwise
+	replies bool     // item is a client operation or log batch
+	gated   *pending // of an operation that holds gates
+	credit  *credit  // of an AllocGroups
 }
 
 // confirmable waits for a leadership confirmation: a read or a renewal.
@@ -95,13 +106,7 @@ type confirmable struct {
 	op     *meta.OpFrame // nil for others
 	resume *meta.Resume
 	renew  *meta.Renew
-}
-
-// read is a read being executed.
-type read struct {
-	stream *stream
-	id     meta.OpID
-	resume *meta.Resume
+	again  *read // had to wait for others after its first confirmation
 }
 
 // New makes a core that follows nobody and leads nothing yet.
@@ -115,7 +120,7 @@ func New(cfg Config) *Server {
 	if cfg.Reclaim == 0 {
 		cfg.Reclaim = 512
 	}
-	s := &Server{cfg: cfg, streams: map[StreamID]*stream{}}
+	s := &Server{cfg: cfg, streams: map[StreamID]*stream{}, breaks: parseBreak(cfg.Break)}
 	s.reset()
 	return s
 }
@@ -129,6 +134,10 @@ func (s *Server) reset() {
 	s.confirming = false
 	s.waiting, s.next = nil, nil
 	s.reads = map[Token]*read{}
+	s.drives = map[meta.DriveID]*drive{}
+	s.looks = map[Token]*pending{}
+	s.ready = nil
+	s.clock = tokenClock{open: map[Token]struct{}{}}
 	s.orphans = newOrphanage()
 	s.garbage, s.reaping = false, false
 	s.timerSet = 0
@@ -158,6 +167,8 @@ func (s *Server) Step(now Time, ev Event) []Effect {
 		s.onApplied(ev)
 	case ReadDone:
 		s.onReadDone(ev)
+	case Touched:
+		s.onTouched(ev)
 	case SessionRead:
 		s.onSessionRead(ev)
 	case OrphansFound:
@@ -169,6 +180,7 @@ func (s *Server) Step(now Time, ev Event) []Effect {
 	}
 	if s.leading {
 		s.expireSessions()
+		s.runReady()
 		s.resolveOrphans()
 		s.reap()
 		s.flush()
@@ -189,6 +201,7 @@ func (s *Server) becomeLeader(ev BecameLeader) {
 	s.leading, s.term = true, ev.Term
 	for _, rec := range ev.Sessions {
 		s.addSession(rec, s.now+s.cfg.TTL+s.cfg.TTL/10)
+		s.owesDeclaration(s.sessions[rec.ID])
 	}
 	for _, o := range ev.Orphans {
 		s.orphans.add(o)
@@ -262,6 +275,7 @@ func (s *Server) addSession(rec state.Session, deadline Time) *session {
 	}
 	s.sessions[rec.ID] = se
 	s.order = insertSorted(s.order, rec.ID)
+	s.joinDrive(se)
 	return se
 }
 
@@ -281,6 +295,7 @@ func (s *Server) endSession(id meta.SessionID, err error) {
 	}
 	delete(s.sessions, id)
 	s.order = removeSorted(s.order, id)
+	s.leaveDrive(se)
 	s.orphans.sessionEnded(id)
 	s.garbage = true
 }
@@ -292,9 +307,17 @@ func (s *Server) expireSessions() {
 		if se.closing || s.now < se.deadline {
 			continue
 		}
+		s.endSoon(se, "session expired: no renewal within its life")
+	}
+	s.evictSilent()
+}
+
+// endSoon puts the end of a session on its way into the log.
+func (s *Server) endSoon(se *session, why string) {
+	if !se.closing {
 		se.closing = true
-		s.emit(Notice{Text: "session expired: no renewal within its life", Session: id})
-		s.enqueue(queued{item: state.Item{Internal: &state.CloseSession{Session: id}}})
+		s.emit(Notice{Text: why, Session: se.ID})
+		s.enqueue(queued{item: state.Item{Internal: &state.CloseSession{Session: se.ID}}})
 	}
 }
 
@@ -320,6 +343,9 @@ func (s *Server) setTimer() {
 		if se := s.sessions[id]; !se.closing && (at == 0 || se.deadline < at) {
 			at = se.deadline
 		}
+	}
+	if due := s.recallsDue(); due != 0 && (at == 0 || due < at) {
+		at = due
 	}
 	if at != 0 && at != s.timerSet {
 		s.timerSet = at

@@ -121,9 +121,14 @@ func (h *host) run() {
 func (h *host) do(ef core.Effect) {
 	switch ef := ef.(type) {
 	case core.Send:
-		if nl, ok := ef.Frame.(*meta.NotLeader); ok {
+		switch f := ef.Frame.(type) {
+		case *meta.NotLeader:
 			// The core hears of its own reign only; Raft knows who leads now.
-			nl.Leader, nl.Address = h.group.Leader()
+			f.Leader, f.Address = h.group.Leader()
+		case *meta.Welcome:
+			f.Now = h.wall()
+		case *meta.Renewed:
+			f.Now = h.wall()
 		}
 		if st := h.stream(ef.Stream); st != nil {
 			if !st.send(ef.Frame) {
@@ -142,6 +147,8 @@ func (h *host) do(ef core.Effect) {
 		h.spawn(func() { h.mail.put(core.Confirmed{Round: ef.Round, Err: h.confirmReign(term)}) })
 	case core.Read:
 		h.spawnRead(func() core.Event { return core.ReadDone{Token: ef.Token, Outcome: h.read(ef)} })
+	case core.ReadTouched:
+		h.spawnRead(func() core.Event { return h.readTouched(ef) })
 	case core.ReadSession:
 		h.spawnRead(func() core.Event { return h.readSession(ef) })
 	case core.FindOrphans:
@@ -164,7 +171,13 @@ func (h *host) setTimer(at core.Time) {
 	h.timer = h.clock.AfterFunc(durationAtLeast(d), func() { h.mail.put(core.Tick{}) })
 }
 
-// propose stamps an entry with the wall clock, never backwards, and appends it.
+// wall is the wall clock of the entries, never backwards.
+func (h *host) wall() int64 {
+	h.lastNow = max(h.lastNow, h.clock.Now().UnixNano())
+	return h.lastNow
+}
+
+// propose stamps an entry with the wall clock and appends it.
 func (h *host) propose(ef core.Propose) {
 	h.lastNow = max(h.lastNow+1, h.clock.Now().UnixNano())
 	ef.Entry.Now = h.lastNow
@@ -251,6 +264,17 @@ func (h *host) read(ef core.Read) meta.Outcome {
 		return meta.Failed(err)
 	}
 	return meta.Outcome{Result: res}
+}
+
+func (h *host) readTouched(ef core.ReadTouched) core.Event {
+	v, err := h.group.View()
+	if err != nil {
+		return core.Touched{Token: ef.Token, Err: err}
+	}
+	defer v.Release()
+	ev := core.Touched{Token: ef.Token}
+	ev.Set, ev.Err = state.Touches(v, ef.Drive, ef.Op)
+	return ev
 }
 
 func (h *host) readSession(ef core.ReadSession) core.Event {
