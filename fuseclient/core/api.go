@@ -215,8 +215,9 @@ type Invalidate struct {
 
 // Inval is one thing to forget. Exactly one of its three forms is given.
 type Inval struct {
-	Ino  meta.Ino // this inode's attributes, and unless Attr its pages
-	Attr bool
+	Ino      meta.Ino // this inode's attributes, and unless Attr its pages
+	Attr     bool
+	Off, Len uint64 // the range of the pages, bytes; Len 0: to the end
 
 	Dir  meta.Ino // the name Name in directory Dir
 	Name string
@@ -285,6 +286,12 @@ type Config struct {
 	RenewEvery Time // default 5 s
 	RetryAfter Time // first reconnect back-off; default 50 ms, doubles to 250 ms
 	IncEpoch   bool // the kernel has FUSE_NOTIFY_INC_EPOCH (Linux 6.16)
+	NoLeases   bool // ask for none: every operation goes to the servers
+	MaxNodes   int  // inodes that something is known of; more are given back, the unused first; default 1 Mi
+	// Break names one rule to break, for tests that prove that they would see
+	// it: C2-attr-in-create, C3-long, C4-no-inval, C5-no-entry,
+	// D4-no-self-recall, ack-before-flush, log-reorder, keep-after-recall.
+	Break string
 	// NewBlockID makes random block ids; injected because a core has no
 	// randomness of its own. Required.
 	NewBlockID func() chunk.BlockID

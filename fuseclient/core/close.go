@@ -18,9 +18,10 @@ func (c *Client) finishShutdown() {
 		f, _ := c.files.Get(ino)
 		c.takeAll(f)
 	}
+	c.log.want = c.log.last
 	c.startPuts()
-	c.pump()
-	if c.buf.held > 0 || c.changing() {
+	c.pumpAll()
+	if c.buf.held > 0 || c.changing() || len(c.log.recs) > 0 {
 		return
 	}
 	switch {
@@ -39,7 +40,7 @@ func (c *Client) finishShutdown() {
 // append or a write waits.
 func (c *Client) changing() bool {
 	o := &c.ops
-	if len(o.changes) > 0 || o.mutations > 0 || len(o.delayed) > 0 {
+	if len(o.changes) > 0 || o.mutations > 0 || len(o.delayed) > 0 || o.telling > 0 {
 		return true
 	}
 	busy := false
@@ -66,6 +67,8 @@ func (c *Client) dropEverything(err error) {
 	}
 	c.ops.flight.Clear()
 	c.ops = ops{last: c.ops.last}
+	c.leases.init()
+	c.log = logbook{}
 	c.pins = pins{}
 	c.files.Clear()
 	c.buf = buffers{aged: list.New()}

@@ -12,8 +12,11 @@ type op struct {
 	id      meta.OpID // 0 until sent; a retry after errs.Again is a new operation
 	body    meta.Op   // frozen once sent
 	read    bool
-	dropped bool // nobody wants it sent any longer
-	pause   Time // before the next attempt after errs.Again
+	dropped bool         // nobody wants it sent any longer
+	after   uint64       // the log must be executed up to here before it
+	touched *touched     // a change that has its knowledge blocked
+	grants  []meta.Grant // of the reply, set before done runs
+	pause   Time         // before the next attempt after errs.Again
 	// done takes the outcome: exactly one of result and error. If the
 	// operation is withdrawn before it is sent, withdrawn is called instead, if set.
 	done      func(meta.Result, error)
@@ -28,6 +31,7 @@ type ops struct {
 	changes   []*op // wait for a stream or the window
 	flight    btree.Map[meta.OpID, *op]
 	mutations int // in flight
+	telling   int // changes that wait until the kernel has forgotten
 	delayed   []delayedOp
 
 	// Acknowledgements: replies that the client has and the server does not
@@ -64,6 +68,7 @@ func (c *Client) drop(o *op) {
 	o.dropped = true
 	sweep(&c.ops.reads)
 	sweep(&c.ops.changes)
+	c.unblock(o)
 	if o.withdrawn != nil {
 		o.withdrawn()
 	}
@@ -100,10 +105,18 @@ func (c *Client) pump() {
 	if len(o.reads)+len(o.changes) > 0 {
 		c.flushUnpins(true)
 	}
-	for len(o.reads) > 0 {
-		c.launch(shift(&o.reads))
+	if len(o.reads) > 0 {
+		reads := o.reads
+		o.reads = nil
+		for _, r := range reads {
+			if r.after > c.log.sent {
+				o.reads = append(o.reads, r) // behind what the log holds
+				continue
+			}
+			c.launch(r)
+		}
 	}
-	for len(o.changes) > 0 && o.unacknowledged() < meta.OpWindow-1 {
+	for len(o.changes) > 0 && o.unacknowledged() < meta.OpWindow-1 && o.changes[0].after <= c.log.sent {
 		c.launch(shift(&o.changes))
 	}
 	if len(o.changes) > 0 && len(o.acks) > 0 {
@@ -131,7 +144,7 @@ func (c *Client) launch(o *op) {
 }
 
 func (c *Client) sendOp(o *op) {
-	f := &meta.OpFrame{ID: o.id, Op: o.body}
+	f := &meta.OpFrame{ID: o.id, After: o.after, Op: o.body}
 	if n := min(len(c.ops.acks), meta.OpWindow); n > 0 {
 		f.Acked = append([]meta.OpID(nil), c.ops.acks[:n]...)
 		c.ops.acks = append([]meta.OpID(nil), c.ops.acks[n:]...)
@@ -181,6 +194,7 @@ func (c *Client) reply(r *meta.Reply) {
 	for len(c.ops.acking) > 0 && c.ops.acking[0].with <= o.id {
 		shift(&c.ops.acking)
 	}
+	c.granted(o, r.Grants)
 	switch {
 	case r.Outcome.Err != nil && r.Outcome.Err.Kind == errs.Again:
 		c.delay(o)

@@ -33,8 +33,10 @@ type session struct {
 	helloAt Time // when Open or Resume was sent
 	ttl     Time
 
-	validUntil Time // the server keeps the session at least until then
-	warned     bool // that this moment passed
+	validUntil Time  // the server keeps the session at least until then
+	trustUntil Time  // leases count until then
+	wall       int64 // the servers' wall clock minus the own time, Unix nanoseconds
+	warned     bool  // that this moment passed
 	renewSeq   uint64
 	renewAt    Time
 	renewals   []renewal // unanswered, oldest first
@@ -114,7 +116,10 @@ func (c *Client) streamUp(stream uint64) {
 		return
 	}
 	c.send(&meta.Resume{Session: s.id, Epoch: s.epoch, Nonce: s.nonce})
-	c.reclaim()
+	if c.cfg.NoLeases {
+		c.reclaim()
+	}
+	// With leases, what is held depends on how far the log got: Welcome tells.
 }
 
 func (c *Client) frameIn(ev FrameIn) {
@@ -127,15 +132,20 @@ func (c *Client) frameIn(ev FrameIn) {
 	case *meta.Reply:
 		c.reply(f)
 	case *meta.Renewed:
-		c.renewed(f.Seq)
+		c.renewed(f)
+	case *meta.LogAck:
+		c.logAck(f)
+	case *meta.Recall:
+		c.onRecall(f)
+	case *meta.Credited:
+		c.credited(f)
 	case *meta.Evicted:
 		c.evicted(f.Err)
 	case *meta.NotLeader:
 		c.emit(Disconnect{Stream: c.ses.stream})
 		c.lost(errs.E("stream", errs.NotLeader, "server does not lead the group", nil).WithHint(f.Address), f.Address)
 	default:
-		// A frame of a protocol that this version does not speak; the server
-		// must not send it to a client that did not ask for leases.
+		// A frame of a protocol that this version does not speak.
 	}
 }
 
@@ -148,11 +158,20 @@ func (c *Client) welcome(w *meta.Welcome) {
 	s.phase, s.id, s.epoch, s.root = phaseReady, w.Session, w.Epoch, w.Root.Ino
 	s.ttl = Time(w.TTLMillis) * 1e6
 	s.validUntil, s.warned = s.helloAt+s.ttl, false
-	s.renewAt = s.helloAt + c.cfg.RenewEvery
+	c.tellWall(w.Now)
+	c.renewedValidity(s.helloAt)
+	s.renewAt = s.helloAt + c.renewEvery()
 	s.backoff = c.cfg.RetryAfter
-	if fresh {
+	c.log.poisoned = false
+	switch {
+	case fresh:
+		c.log.last, c.log.acked, c.log.sent = w.LastLogSeq, w.LastLogSeq, w.LastLogSeq
 		c.reclaimFresh()
+	case !c.cfg.NoLeases:
+		c.logResume(w.LastLogSeq)
+		c.reclaim()
 	}
+	c.credit.asked = false
 	c.say(StateReady, nil, fmt.Sprintf("session %d", s.id))
 	if s.closeSent {
 		c.send(&meta.Close{})
@@ -160,11 +179,21 @@ func (c *Client) welcome(w *meta.Welcome) {
 	c.resend()
 }
 
-func (c *Client) renewed(seq uint64) {
-	s := &c.ses
+// renewEvery is the pause between renewals: short sessions need more of them.
+func (c *Client) renewEvery() Time {
+	if c.cfg.NoLeases || c.ses.ttl == 0 {
+		return c.cfg.RenewEvery
+	}
+	return min(c.cfg.RenewEvery, c.ses.ttl/3)
+}
+
+func (c *Client) renewed(f *meta.Renewed) {
+	s, seq := &c.ses, f.Seq
+	c.tellWall(f.Now)
 	for len(s.renewals) > 0 && s.renewals[0].seq <= seq {
 		if s.renewals[0].seq == seq {
 			s.validUntil, s.warned = s.renewals[0].at+s.ttl, false
+			c.renewedValidity(s.renewals[0].at)
 		}
 		s.renewals = s.renewals[1:]
 	}
@@ -183,8 +212,8 @@ func (c *Client) sessionDue() {
 	case s.phase == phaseReady && c.now >= s.renewAt:
 		s.renewSeq++
 		s.renewals = append(s.renewals, renewal{s.renewSeq, c.now})
-		s.renewAt = c.now + c.cfg.RenewEvery
-		c.send(&meta.Renew{Seq: s.renewSeq})
+		s.renewAt = c.now + c.renewEvery()
+		c.send(&meta.Renew{Seq: s.renewSeq, Progress: c.owedProgress()})
 	}
 	if s.id != 0 && s.phase != phaseEnded && !s.warned && c.now > s.validUntil {
 		s.warned = true
@@ -241,6 +270,7 @@ func (c *Client) renonce() {
 // Operations that were never sent and reads go on in the next session.
 func (c *Client) loseSession(cause *errs.Error) {
 	err := errs.E("session", errs.IO, "session expired; unpublished data is lost", cause)
+	lostOps := c.loseLeases(err)
 	c.forgetPuts()
 	c.late = late{}
 	c.ops.acks, c.ops.ackAt = nil, 0
@@ -269,10 +299,13 @@ func (c *Client) loseSession(cause *errs.Error) {
 		c.nextAppend(f)
 		c.reap(f)
 	}
+	if lostOps.records > 0 {
+		c.say(StateConnecting, err, fmt.Sprintf("%d operations in %d directories are lost", lostOps.records, lostOps.dirs))
+	}
 	if lostFiles > 0 {
 		c.say(StateConnecting, err, fmt.Sprintf("unpublished data of %d files is lost", lostFiles))
 	}
-	if c.shutdown != nil && c.stopErr == nil && lostFiles > 0 {
+	if c.shutdown != nil && c.stopErr == nil && lostFiles+lostOps.records > 0 {
 		c.stopErr = err
 	}
 }

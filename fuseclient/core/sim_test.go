@@ -75,7 +75,7 @@ func newWorld(t testing.TB, seed int64) *world {
 	w.srv.mapMax = 2 + w.rng.Intn(20)
 	w.c = New(Config{
 		Group: 1, Open: meta.Open{Nonce: [16]byte{1}}, NewBlockID: testIDs(),
-		MaxDirty: 128 << 10, BlockSize: 16 << 10, MaxPuts: 3,
+		MaxDirty: 128 << 10, BlockSize: 16 << 10, MaxPuts: 3, NoLeases: true,
 	})
 	for i := range 3 {
 		w.files = append(w.files, &simFile{name: fmt.Sprint("f", i)})

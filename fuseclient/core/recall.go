@@ -1,0 +1,243 @@
+package core
+
+import (
+	"agentdrive/metaserver/meta"
+)
+
+// recall is a Recall of the servers on its way to its Ack: the kernel forgets,
+// what only this client has gets its place in the log, the log is sent.
+type recall struct {
+	id     uint64
+	stream uint64
+	items  []recallItem
+	told   bool   // the kernel has forgotten
+	seq    uint64 // the log must be sent up to here
+	after  []Inval
+	began  Time
+	seen   uint64 // leases.progress at the last Renew
+}
+
+type recallItem struct {
+	meta.RecallItem
+	to meta.LeaseKind
+}
+
+// owedLease is a lease given back by an Ack while the log before it was not
+// durable: on another stream it must be declared, to protect what the log
+// brings, and given back again.
+type owedLease struct {
+	grant  meta.Grant // what the servers may still count
+	seq    uint64
+	stream uint64
+	left   meta.LeaseKind
+}
+
+// onRecall begins a recall: from now on its leases allow no more than what is
+// left of them.
+func (c *Client) onRecall(f *meta.Recall) {
+	c.stats.Recalls++
+	rc := &recall{id: f.ID, stream: c.ses.stream, began: c.now}
+	var items []Inval
+	for i := range f.Items {
+		it := recallItem{RecallItem: f.Items[i]}
+		n := c.nodeOf(it.Ino)
+		if n == nil {
+			it.to = meta.LeaseNone
+			rc.items = append(rc.items, it)
+			continue
+		}
+		it.to = leftBy(it.Mode, n.lease)
+		n.limit = min(n.limit, it.to)
+		n.recalls++
+		rc.items = append(rc.items, it)
+		items = c.recallInvals(items, rc, n, &it)
+	}
+	c.leases.recalls = append(c.leases.recalls, rc)
+	c.invalidate(items, func() { c.recallTold(rc) })
+}
+
+// leftBy is what a mode leaves of a lease.
+func leftBy(mode meta.RecallMode, have meta.LeaseKind) meta.LeaseKind {
+	switch mode {
+	case meta.RecallQuery:
+		return have
+	case meta.RecallRelease:
+		return meta.LeaseNone
+	}
+	return min(have, meta.LeaseRead)
+}
+
+// recallInvals adds what the kernel must forget for one item, and blocks the
+// names that it is about.
+func (c *Client) recallInvals(items []Inval, rc *recall, n *node, it *recallItem) []Inval {
+	switch it.Mode {
+	case meta.RecallDowngrade:
+		if f, ok := c.files.Get(n.ino); ok && f.handles > 0 && n.lease == meta.LeaseWrite {
+			items = c.invalFile(items, n.ino) // dirty pages of a mapping come as WRITEs
+		}
+	case meta.RecallRelease:
+		if n.dir != nil || n.attr.IsDir() {
+			return c.invalDir(items, n)
+		}
+		items = c.invalFile(items, n.ino)
+	case meta.RecallAttr:
+		items = c.invalAttr(items, n)
+	case meta.RecallNames:
+		items = c.invalAttr(c.invalNames(items, n, it.Names), n)
+		for _, name := range it.Names {
+			e := c.dirOf(n).at(name)
+			e.blocked++
+			if p, _ := c.pins.table.Get(e.ino); e.ino != 0 && p.kernel > 0 && !c.runs(e) {
+				// The kernel drops what it holds of the name only when told.
+				rc.after = append(rc.after, Inval{Dir: n.ino, Name: name})
+			}
+		}
+	}
+	return items
+}
+
+// recallTold goes on when the kernel has forgotten: WRITEs that this caused
+// are in the buffer.
+func (c *Client) recallTold(rc *recall) {
+	rc.told = true
+	for _, it := range rc.items {
+		n := c.nodeOf(it.Ino)
+		if n == nil {
+			continue
+		}
+		if n.lease == meta.LeaseWrite {
+			c.placeData(it.Ino)
+		}
+		rc.seq = max(rc.seq, c.lastSeq(it.Ino))
+	}
+	c.log.want = max(c.log.want, rc.seq)
+}
+
+// recallsDue answers the recalls whose flush has been sent. One that outlived
+// its stream is void for the servers: what it took away is given back instead.
+func (c *Client) recallsDue() {
+	l := &c.leases
+	if c.ses.phase != phaseReady || len(l.recalls) == 0 {
+		return
+	}
+	kept := l.recalls[:0]
+	var done []*recall
+	for _, rc := range l.recalls {
+		if rc.told && (rc.seq <= c.log.sent || c.broken("ack-before-flush")) {
+			done = append(done, rc)
+		} else {
+			kept = append(kept, rc)
+		}
+	}
+	clear(l.recalls[len(kept):])
+	l.recalls = kept
+	for _, rc := range done {
+		c.recallDone(rc)
+	}
+}
+
+func (c *Client) recallDone(rc *recall) {
+	stale := rc.stream != c.ses.stream
+	var less, back []meta.Grant
+	for i := range rc.items {
+		it := &rc.items[i]
+		n := c.nodeOf(it.Ino)
+		if n == nil {
+			if it.Mode != meta.RecallRelease {
+				less = append(less, meta.Grant{Ino: it.Ino})
+			}
+			continue
+		}
+		was := n.lease
+		c.recallItemDone(n, it)
+		if n.lease < leftBy(it.Mode, meta.LeaseWrite) && it.Mode != meta.RecallDrain {
+			less = append(less, meta.Grant{Ino: it.Ino, Kind: n.lease})
+		}
+		if n.lease < was {
+			back = append(back, meta.Grant{Ino: it.Ino, Kind: n.lease})
+			if rc.seq > c.log.acked {
+				c.leases.owed = append(c.leases.owed, owedLease{meta.Grant{Ino: it.Ino, Kind: was}, rc.seq, c.ses.stream, n.lease})
+			}
+		}
+		c.tidy(n)
+	}
+	c.stats.HandOver += c.now - rc.began
+	c.stats.HandOverMax = max(c.stats.HandOverMax, c.now-rc.began)
+	switch {
+	case !stale:
+		c.send(&meta.Ack{Recall: rc.id, LogSeq: rc.seq, Less: less})
+	case len(back) > 0:
+		for i := range back {
+			if n := c.nodeOf(back[i].Ino); n != nil {
+				n.ignore = c.ops.last
+			}
+		}
+		c.send(&meta.Release{LogSeq: rc.seq, Leases: back})
+	}
+	if len(rc.after) > 0 {
+		c.invalidate(rc.after, nil)
+	}
+}
+
+// recallItemDone forgets what the recall says is about to change.
+func (c *Client) recallItemDone(n *node, it *recallItem) {
+	if n.recalls--; n.recalls == 0 {
+		n.limit = meta.LeaseWrite
+	}
+	switch it.Mode {
+	case meta.RecallNames:
+		n.attrOK = false
+		for _, name := range it.Names {
+			if e := n.dir.get(name); e != nil {
+				e.blocked = max(e.blocked-1, 0)
+				e.known = false
+				n.dir.settle(e)
+			}
+		}
+	case meta.RecallAttr:
+		n.attrOK = false
+	case meta.RecallDrain:
+		if n.lease > meta.LeaseNone && !n.drain {
+			n.drain = true
+			c.leases.draining++
+		}
+	}
+	c.lower(n, min(n.lease, it.to))
+}
+
+// settleOwed follows a log that moved: leases given back on the stream of today
+// are settled, others are given back again.
+func (c *Client) settleOwed() {
+	l := &c.leases
+	var back []meta.Grant
+	kept := l.owed[:0]
+	for _, o := range l.owed {
+		switch {
+		case o.seq > c.log.acked:
+			kept = append(kept, o)
+		case o.stream != c.ses.stream:
+			if n := c.nodeOf(o.grant.Ino); n == nil || n.lease <= o.left {
+				back = append(back, meta.Grant{Ino: o.grant.Ino, Kind: o.left})
+				if n != nil {
+					n.ignore = c.ops.last
+				}
+			}
+		}
+	}
+	l.owed = kept
+	if len(back) > 0 && c.ses.phase == phaseReady {
+		c.send(&meta.Release{LogSeq: c.log.acked, Leases: back})
+	}
+}
+
+// owedProgress lists the recalls of this stream whose flush may have moved
+// since it was asked for last.
+func (c *Client) owedProgress() (ids []uint64) {
+	for _, rc := range c.leases.recalls {
+		if rc.stream == c.ses.stream && rc.seen != c.leases.progress {
+			rc.seen = c.leases.progress
+			ids = append(ids, rc.id)
+		}
+	}
+	return ids
+}
