@@ -245,7 +245,11 @@ func (ad *adapter) invalidate(ef client_core.Invalidate) {
 			done()
 		}
 		for _, it := range items {
-			ad.inval(it, 0, ^uint32(0), done)
+			off, end := uint32(it.Off/unit), ^uint32(0)
+			if it.Len > 0 {
+				end = uint32((it.Off + it.Len + unit - 1) / unit)
+			}
+			ad.inval(it, off, end, done)
 		}
 	}
 	if ad.k.c.w.rule == NoBarrier {

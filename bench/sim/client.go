@@ -71,6 +71,9 @@ func (c *client) boot() {
 		Client:     meta.ClientInfo{Host: c.name},
 	}
 	cfg.NewBlockID = c.newBlockID
+	cfg.NoLeases = !c.w.leases
+	cfg.IncEpoch = c.rng.IntN(4) > 0
+	cfg.Break = c.w.rule.client()
 	c.core = client_core.New(cfg)
 	c.kernel = newKernel(c)
 	c.later(span(c.rng, 0, 50*ms), func() { c.post(client_core.Tick{}) })
@@ -260,6 +263,8 @@ func (c *client) received(f meta.Frame) {
 			c.w.fail("%s is evicted, but session %d lives in the log", c.name, c.session)
 		}
 		c.session = 0
+	case *meta.Recall:
+		c.w.oracle.stats.Recalls++
 	case *meta.Reply:
 		c.w.oracle.replied(c, f)
 	}

@@ -18,7 +18,8 @@ import (
 //   - the writer, from the answer of the write on;
 //   - everybody, from the answer of an fsync, flush, synchronous write, append
 //     or truncate on (close-to-open);
-//   - nobody, after an error told that the write may be lost.
+//   - nobody, after an error told that the write may be lost;
+//   - with leases everybody, from the answer of the write on.
 type dataOracle struct {
 	w     *world
 	files map[meta.Ino][]*dataWrite
@@ -174,7 +175,7 @@ func (x *dataWrite) visible(c *client, inv stamp) bool {
 	if x.lost || x.resp == 0 {
 		return false
 	}
-	return x.client == c && x.resp < inv || x.pub != 0 && x.pub < inv
+	return (x.client == c || x.client.w.leases) && x.resp < inv || x.pub != 0 && x.pub < inv
 }
 
 // precedes reports whether x is certainly older than y. nil is the file as it
@@ -183,7 +184,7 @@ func (x *dataWrite) precedes(y *dataWrite) bool {
 	if x == nil {
 		return true
 	}
-	return x.pub != 0 && x.pub < y.inv || x.client == y.client && x.resp != 0 && x.resp < y.inv
+	return x.pub != 0 && x.pub < y.inv || (x.client == y.client || x.client.w.leases) && x.resp != 0 && x.resp < y.inv
 }
 
 // newer finds a write that the read had to see instead of x.

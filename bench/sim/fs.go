@@ -112,6 +112,26 @@ func plain(r meta.Result) string {
 	return fmt.Sprintf("%T", r)
 }
 
+// execute executes a record of a client's log.
+func (m *fsModel) execute(op meta.Op, now int64) (meta.Result, error) {
+	o := &fsOp{fsModel: m, now: now, touched: map[*fsNode]bool{}}
+	m.changes = nil
+	if x, ok := op.(*meta.Make); ok {
+		o.fresh = x.Ino
+	}
+	res, kind := o.run(op)
+	if kind != 0 {
+		return nil, errs.E("model", kind, "", nil)
+	}
+	if e, ok := res.(*meta.EntryResult); ok && e.Created && e.Attr.Ino == 0 {
+		return nil, errs.E("model", errs.Exist, "the number of the new inode was used before", nil)
+	}
+	for n := range o.touched { // any order: each is a key of its own
+		o.note('a', n.attr.Ino, "", attrText(&n.attr))
+	}
+	return res, nil
+}
+
 func (o *fsOp) run(op meta.Op) (meta.Result, errs.Kind) {
 	switch x := op.(type) {
 	case *meta.Make:

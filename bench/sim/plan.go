@@ -87,13 +87,14 @@ func (x Step) String() string {
 type Plan struct {
 	Seed    uint64
 	Clients int
+	Leases  bool // the clients ask for leases
 	Steps   []Step // by time
 }
 
 // String lists the steps.
 func (p *Plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, %d clients, %d steps\n", p.Seed, p.Clients, len(p.Steps))
+	fmt.Fprintf(&b, "seed %d, %d clients, leases %v, %d steps\n", p.Seed, p.Clients, p.Leases, len(p.Steps))
 	for _, x := range p.Steps {
 		fmt.Fprintf(&b, "  %v\n", x)
 	}
@@ -119,7 +120,7 @@ const planTime = 6 * s
 // NewPlan makes the plan of a seed.
 func NewPlan(seed uint64) *Plan {
 	rng := rand.New(rand.NewPCG(seed, 0x73696d))
-	p := &Plan{Seed: seed, Clients: 2 + rng.IntN(3)}
+	p := &Plan{Seed: seed, Clients: 2 + rng.IntN(3), Leases: seed%4 != 0}
 	mix := mixes[rng.IntN(len(mixes))]
 	total := 0
 	for _, n := range mix {

@@ -67,6 +67,11 @@ var ruleNames = [rules]string{
 	"lie-lifetimes", "full-lifetimes", "no-barrier", "no-retry", "keep-pages",
 }
 
+// server is the rule that the server's core breaks; client the client's.
+func (r Rule) server() string { return "" }
+
+func (r Rule) client() string { return "" }
+
 // String gives the name that -sim.break takes.
 func (r Rule) String() string { return ruleNames[r] }
 

@@ -106,11 +106,13 @@ type Stats struct {
 	Deleted                    int // blocks deleted
 	Refused                    int // entries that came into the log of another term
 	Kills                      int // of clients
+	Records                    int // of delegated logs
+	Recalls                    int // frames
 }
 
 // Run carries out a plan under a rule. out, if not nil, receives the trace.
 func Run(p *Plan, rule Rule, out io.Writer) (res Result) {
-	w := &world{plan: p, rule: rule, out: out, hash: fnv.New64a()}
+	w := &world{plan: p, rule: rule, out: out, hash: fnv.New64a(), leases: p.Leases}
 	w.blocks = newBlockStore(w)
 	w.net = newNetwork(w)
 	w.history = newHistory(w)
@@ -238,4 +240,6 @@ func (a *Stats) add(b Stats) {
 	a.Deleted += b.Deleted
 	a.Refused += b.Refused
 	a.Kills += b.Kills
+	a.Records += b.Records
+	a.Recalls += b.Recalls
 }
