@@ -109,7 +109,7 @@ func (s *Server) driveOf(id meta.DriveID) *drive {
 
 func (s *Server) joinDrive(se *session) {
 	d := s.driveOf(se.Drive)
-	se.drive = d
+	se.drive, se.declared = d, true
 	se.leases, se.owing, se.executed = map[meta.Ino]*node{}, map[meta.Ino]int{}, map[meta.OpID]bool{}
 	se.received = se.LastLogSeq
 	i := sort.Search(len(d.sessions), func(i int) bool { return d.sessions[i].ID >= se.ID })

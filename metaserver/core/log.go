@@ -234,6 +234,9 @@ func (s *Server) sessionOpened(q *queued, o meta.Outcome) {
 	alive := s.streams[st.id] == st
 	res, ok := o.Result.(*meta.SessionResult)
 	if !ok {
+		if d := s.drives[open.Capability.Drive]; d != nil && len(d.sessions) == 0 {
+			delete(s.drives, d.id)
+		}
 		if alive {
 			s.evict(st, o.Err)
 		}

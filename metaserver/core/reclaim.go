@@ -14,9 +14,9 @@ var absences = map[errs.Kind]bool{errs.NotExist: true, errs.NoAttr: true}
 // told what it holds, its drive waits (rule S5).
 func (s *Server) owesDeclaration(se *session) {
 	if !se.Leases {
-		se.declared = true
 		return
 	}
+	se.declared = false
 	se.drive.undeclared++
 	if !se.ReadOnly {
 		se.drive.writers++
