@@ -160,6 +160,7 @@ func (o *fsOp) run(op meta.Op) (meta.Result, errs.Kind) {
 			return nil, errs.NoAttr
 		}
 		delete(n.xattrs, x.Name)
+		n.attr.Xattrs = len(n.xattrs) > 0
 		o.note('x', x.Ino, x.Name, absent)
 		o.touch(n)
 		return &meta.EmptyResult{}, 0
@@ -430,6 +431,7 @@ func (o *fsOp) setXattr(x *meta.SetXattr) (meta.Result, errs.Kind) {
 		n.xattrs = map[string]string{}
 	}
 	n.xattrs[x.Name] = string(x.Value)
+	n.attr.Xattrs = true
 	o.note('x', x.Ino, x.Name, fmt.Sprintf("%x", x.Value))
 	o.touch(n)
 	return &meta.EmptyResult{}, 0

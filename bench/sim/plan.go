@@ -87,7 +87,7 @@ func (x Step) String() string {
 type Plan struct {
 	Seed    uint64
 	Clients int
-	Leases  bool // the clients ask for leases
+	Leases  bool   // the clients ask for leases
 	Steps   []Step // by time
 }
 
