@@ -111,6 +111,9 @@ func (c *Client) selfRecall(o *op, t *touched) (items []Inval) {
 	content := changesContent(o.body)
 	for _, ino := range t.inos {
 		n := c.node(ino)
+		if n.lease == meta.LeaseWrite {
+			c.placeData(ino) // the answer's attributes shall include it
+		}
 		n.mutating++
 		if !broken {
 			items = c.invalAttr(items, n)
@@ -260,7 +263,7 @@ func (c *Client) fillAttr(n *node, a *meta.Attr) {
 	if n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone {
 		return
 	}
-	n.attr, n.attrOK = *a, true
+	n.attr, n.attrOK, n.guess = *a, true, false
 }
 
 // learnRead takes the answer to a read into the table.

@@ -47,6 +47,7 @@ type Client struct {
 	epochs epochs
 	credit credit
 	stats  leaseStats
+	maps   maps
 
 	shutdown *request // the Shutdown under way
 	stopErr  error    // first data error during it
@@ -58,6 +59,7 @@ type buffers struct {
 	untaken  int        // part of it that no publication has taken yet
 	parts    int        // parts under way
 	aged     *list.List // *file with untaken data, by the age of the oldest
+	queue    *list.List // *part under way, by age
 	room     []*request // writes that wait for room, in order
 	lingered []linger   // files kept for reads that are older than a publication
 }
@@ -70,7 +72,7 @@ func New(cfg Config) *Client {
 	setDefault(&cfg.MaxDirty, 256<<20)
 	setDefault(&cfg.BlockSize, chunk.MaxBlock)
 	setDefault(&cfg.MaxPuts, 16)
-	setDefault(&cfg.DirtyAge, Time(1e9))
+	setDefault(&cfg.DirtyAge, Time(5e8))
 	setDefault(&cfg.RenewEvery, Time(5e9))
 	setDefault(&cfg.RetryAfter, Time(50e6))
 	setDefault(&cfg.MaxNodes, 1<<20)
@@ -82,7 +84,8 @@ func New(cfg Config) *Client {
 		c.ses.nonce = [16]byte(cfg.NewBlockID())
 	}
 	c.ses.backoff = cfg.RetryAfter
-	c.buf.aged = list.New()
+	c.buf.aged, c.buf.queue = list.New(), list.New()
+	c.maps.lru = list.New()
 	c.names.init()
 	c.puts.byToken = make(map[uint64]*put)
 	return c
@@ -173,13 +176,7 @@ func (c *Client) due() {
 	c.leasesDue()
 	c.opsDue()
 	c.lateDue()
-	for e := c.buf.aged.Front(); e != nil; e = c.buf.aged.Front() {
-		f := e.Value.(*file)
-		if f.since+c.cfg.DirtyAge > c.now {
-			break
-		}
-		c.takeAll(f)
-	}
+	c.expire()
 }
 
 // setTimer asks for a Tick at the nearest moment that has work.

@@ -16,7 +16,9 @@ func (c *Client) finishShutdown() {
 	}
 	for _, ino := range c.dirtyInos() {
 		f, _ := c.files.Get(ino)
-		c.takeAll(f)
+		if c.takeAll(f); !c.cfg.NoLeases {
+			c.placeAll(f)
+		}
 	}
 	c.log.want = c.log.last
 	c.startPuts()
@@ -36,8 +38,8 @@ func (c *Client) finishShutdown() {
 	}
 }
 
-// changing reports whether a mutation is queued, in flight or delayed, or an
-// append or a write waits.
+// changing reports whether a mutation is queued, in flight or delayed, or a
+// write waits.
 func (c *Client) changing() bool {
 	o := &c.ops
 	if len(o.changes) > 0 || o.mutations > 0 || len(o.delayed) > 0 || o.telling > 0 {
@@ -48,7 +50,11 @@ func (c *Client) changing() bool {
 		busy = len(f.appends) > 0
 		return !busy
 	})
-	return busy || len(c.buf.room) > 0
+	c.reqs.Scan(func(_ ReqID, r *request) bool {
+		busy = busy || r.write != nil
+		return !busy
+	})
+	return busy
 }
 
 // dropEverything answers all requests and forgets all state.
@@ -71,7 +77,8 @@ func (c *Client) dropEverything(err error) {
 	c.log = logbook{}
 	c.pins = pins{}
 	c.files.Clear()
-	c.buf = buffers{aged: list.New()}
+	c.buf = buffers{aged: list.New(), queue: list.New()}
+	c.maps = maps{lru: list.New()}
 	c.puts.queue, c.puts.running = nil, 0
 	clear(c.puts.byToken)
 	c.late = late{}

@@ -27,6 +27,7 @@ type node struct {
 	limit  meta.LeaseKind // what is left of it while recalls are being answered
 	attr   meta.Attr      // true while attrOK; under LeaseWrite the only truth
 	attrOK bool           // needs a lease
+	guess  bool           // attr.Bytes is an estimate
 	target []byte         // of a symbolic link, if known
 
 	dir *directory // names, or nil

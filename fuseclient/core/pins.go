@@ -58,6 +58,7 @@ func (c *Client) forget(ino meta.Ino, n uint64) {
 	p.kernel -= min(p.kernel, n)
 	c.pins.table.Set(ino, p)
 	if p.kernel == 0 {
+		c.forgotten(ino)
 		c.settlePin(ino)
 	}
 }

@@ -12,6 +12,7 @@ type request struct {
 	file     *file      // on whose publication it waits
 	write    *WriteFile // until its data is buffered or sent
 	app      *appending // WriteFile with Append
+	quiet    bool       // nobody waits: the kernel has its answer already
 	done     bool       // answered: whatever still comes is absorbed
 	canceled bool       // nobody waits, but the outcome must be told if it can be
 
@@ -33,6 +34,9 @@ func (c *Client) answerCached(r *request, result any, err error, cache Cache, li
 	}
 	r.done = true
 	r.op, r.write = nil, nil
+	if r.quiet {
+		return
+	}
 	c.reqs.Delete(r.id)
 	if err != nil {
 		result = nil
@@ -144,7 +148,7 @@ func (c *Client) request(ev Request) {
 	case WriteFile:
 		c.writeFile(r, o)
 	case Flush:
-		c.syncFile(r, o.Ino)
+		c.flushFile(r, o.Ino)
 	case Fsync:
 		c.syncFile(r, o.Ino)
 	case SyncAll:
