@@ -6,10 +6,9 @@ import (
 	"agentdrive/metaserver/meta"
 )
 
-const (
-	maxEntryInvals = 64      // names told to the kernel one by one; more at once by an epoch
-	foldFolio      = 1 << 20 // the kernel's locks of pages may reach as far around a write
-)
+// maxEntryInvals bounds the names told to the kernel one by one; more go at once
+// by an epoch.
+const maxEntryInvals = 64
 
 // epochs number the moments at which the kernel was told to forget every name.
 // A lifetime carries the number that was current when it was given.
@@ -241,57 +240,24 @@ func (c *Client) invalAttr(items []Inval, n *node) []Inval {
 	return append(items, Inval{Ino: n.ino, Attr: true})
 }
 
-// invalFile adds what makes the kernel forget an inode with its pages. Ranges
-// of own open writes are left out, for their pages are locked until they are
-// answered, and so is everything under an own open truncate; their answers are
-// followed by it (C6).
+// invalFile adds what makes the kernel forget an inode with its pages. The
+// adapter leaves out what own open writes and truncates have locked, until they
+// are answered (C6).
 func (c *Client) invalFile(items []Inval, ino meta.Ino) []Inval {
 	if p, ok := c.pins.table.Get(ino); !ok || p.kernel == 0 {
 		return items // the kernel does not know it
 	}
-	type span struct{ lo, hi uint64 }
-	var skip []span
-	whole := false
-	c.reqs.Scan(func(_ ReqID, r *request) bool {
-		switch o := r.what.(type) {
-		case WriteFile:
-			if o.Ino == ino {
-				s := span{o.Off &^ (foldFolio - 1), (o.Off + uint64(len(o.Data)) + foldFolio - 1) &^ (foldFolio - 1)}
-				skip = append(skip, s)
-				r.uncovered = append(r.uncovered, Inval{Ino: ino, Off: s.lo, Len: s.hi - s.lo})
-			}
-		case *meta.SetAttr:
-			if o.Ino == ino && o.Set&meta.SetSize != 0 {
-				whole = true
-				r.uncovered = append(r.uncovered, Inval{Ino: ino})
-			}
-		}
+	return append(items, Inval{Ino: ino})
+}
+
+// KeepPages reports whether the kernel may keep pages of an inode that it reads
+// or writes now: a lease counts, and no recall of it is under way.
+func (c *Client) KeepPages(ino meta.Ino) bool {
+	if c.cfg.NoLeases {
 		return true
-	})
-	if whole {
-		return append(items, Inval{Ino: ino, Attr: true})
 	}
-	if len(skip) == 0 {
-		return append(items, Inval{Ino: ino})
-	}
-	slices.SortFunc(skip, func(a, b span) int {
-		switch {
-		case a.lo < b.lo:
-			return -1
-		case a.lo > b.lo:
-			return 1
-		}
-		return 0
-	})
-	items = append(items, Inval{Ino: ino, Attr: true})
-	var at uint64
-	for _, s := range skip {
-		if s.lo > at {
-			items = append(items, Inval{Ino: ino, Off: at, Len: s.lo - at})
-		}
-		at = max(at, s.hi)
-	}
-	return append(items, Inval{Ino: ino, Off: at}) // Len 0: to the end
+	n := c.nodeOf(ino)
+	return n != nil && n.recalls == 0 && c.leaseNow(n) >= meta.LeaseRead
 }
 
 // giveEntry notes and returns how long the kernel may believe a name.

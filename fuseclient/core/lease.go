@@ -5,6 +5,7 @@ import (
 
 	"github.com/tidwall/btree"
 
+	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
 	"agentdrive/metaserver/rules"
 )
@@ -54,9 +55,8 @@ type leases struct {
 	turns *list.List // *node, the least recently used first
 	acq   acquisitions
 
-	recalls  []*recall   // unanswered, oldest first
-	owed     []owedLease // acknowledged, but the log up to their seq is not durable
-	invals   []*inval    // the kernel is being told
+	recalls  []*recall // unanswered, oldest first
+	invals   []*inval  // the kernel is being told
 	lastTok  uint64
 	locked   btree.Map[meta.Ino, int] // requests open that hold the kernel's lock of a directory
 	draining int                      // nodes with drain
@@ -284,6 +284,7 @@ func (c *Client) leasesDue() {
 	}
 	c.releaseDrained()
 	c.releaseIdle()
+	c.unstall()
 }
 
 // leaseLost runs when validity passed: lifetimes are over by C3, but pages of
@@ -350,7 +351,9 @@ func (c *Client) releaseIdle() {
 		end := c.lifetimesEnd(n)
 		if c.busy(n) || !full && end+idleTime > c.now || end > c.now {
 			// Looked at again when it could be idle.
-			n.used = c.now
+			if n.used = end; c.busy(n) || full {
+				n.used = max(end, c.now)
+			}
 			l.turns.MoveToBack(n.turn)
 			if full {
 				over++
@@ -423,7 +426,7 @@ func (c *Client) leaseTimers(want func(Time)) {
 
 // loseLeases drops leases and log with their session, and makes the kernel
 // forget.
-func (c *Client) loseLeases(err error) (lost lostLog) {
+func (c *Client) loseLeases(err *errs.Error) (lost lostLog) {
 	if c.cfg.NoLeases {
 		return lost
 	}
@@ -480,7 +483,7 @@ func (c *Client) forgetLeases() {
 	l := &c.leases
 	var all []*node
 	l.table.Scan(func(_ meta.Ino, n *node) bool { all = append(all, n); return true })
-	l.recalls, l.owed = nil, nil
+	l.recalls = nil
 	for _, n := range all {
 		n.seq, n.recalls, n.limit, n.refused, n.ignore = 0, 0, meta.LeaseWrite, 0, 0
 		if n.dir != nil {

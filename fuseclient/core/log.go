@@ -220,7 +220,6 @@ func (c *Client) logDurable(seq uint64) {
 		}
 	}
 	c.fireLog(nil)
-	c.settleOwed()
 	c.unstall()
 }
 
@@ -275,7 +274,7 @@ type lostLog struct{ records, dirs int }
 
 // logLost drops the log: the session ended. Directories with lost operations
 // remember it.
-func (c *Client) logLost(err error) (lost lostLog) {
+func (c *Client) logLost(err *errs.Error) (lost lostLog) {
 	l := &c.log
 	recs, waiters := l.recs, l.waiters
 	stalled, resume := l.stalled, l.resume
@@ -292,6 +291,11 @@ func (c *Client) logLost(err error) (lost lostLog) {
 	for _, r := range recs {
 		if r.done != nil {
 			r.done(err)
+		}
+		for _, ino := range r.inos {
+			if f, ok := c.files.Get(ino); ok && f.handles > 0 {
+				f.lost = err
+			}
 		}
 	}
 	c.fireLog(err)

@@ -155,37 +155,27 @@ func (c *Client) resentMakes(ino meta.Ino) uint32 {
 	return 0
 }
 
-// reclaimLeases declares what is held: leases, those given back whose log is
-// still on its way, and locks.
+// reclaimLeases declares what is held, and Write on whatever the rest of the log
+// changes: the servers must let nobody see it before, even where the lease was
+// given back behind it.
 func (c *Client) reclaimLeases(frame *meta.Reclaim) *meta.Reclaim {
 	if c.cfg.NoLeases {
 		return frame
 	}
-	room := func() {
-		if len(frame.Leases)+len(frame.Locks) >= pinsPerReclaim {
+	c.leases.table.Scan(func(ino meta.Ino, n *node) bool {
+		kind := n.lease
+		if n.seq > c.log.acked {
+			kind = meta.LeaseWrite
+		}
+		if kind == meta.LeaseNone {
+			return true
+		}
+		if len(frame.Leases) >= pinsPerReclaim {
 			c.send(frame)
 			frame = &meta.Reclaim{}
 		}
-	}
-	owed := c.leases.owed
-	c.leases.table.Scan(func(ino meta.Ino, n *node) bool {
-		kind := n.lease
-		for _, o := range owed {
-			if o.grant.Ino == ino {
-				kind = max(kind, o.grant.Kind)
-			}
-		}
-		if kind > meta.LeaseNone {
-			room()
-			frame.Leases = append(frame.Leases, meta.Grant{Ino: ino, Kind: kind})
-		}
+		frame.Leases = append(frame.Leases, meta.Grant{Ino: ino, Kind: kind})
 		return true
 	})
-	for _, o := range owed {
-		if c.nodeOf(o.grant.Ino) == nil {
-			room()
-			frame.Leases = append(frame.Leases, o.grant)
-		}
-	}
 	return frame
 }

@@ -22,16 +22,6 @@ type recallItem struct {
 	to meta.LeaseKind
 }
 
-// owedLease is a lease given back by an Ack while the log before it was not
-// durable: on another stream it must be declared, to protect what the log
-// brings, and given back again.
-type owedLease struct {
-	grant  meta.Grant // what the servers may still count
-	seq    uint64
-	stream uint64
-	left   meta.LeaseKind
-}
-
 // onRecall begins a recall: from now on its leases allow no more than what is
 // left of them.
 func (c *Client) onRecall(f *meta.Recall) {
@@ -72,6 +62,9 @@ func leftBy(mode meta.RecallMode, have meta.LeaseKind) meta.LeaseKind {
 func (c *Client) recallInvals(items []Inval, rc *recall, n *node, it *recallItem) []Inval {
 	switch it.Mode {
 	case meta.RecallDowngrade:
+		if n.dir != nil && !c.cfg.IncEpoch {
+			return c.invalDir(items, n) // given under Write only, see giveEntry
+		}
 		if f, ok := c.files.Get(n.ino); ok && f.handles > 0 && n.lease == meta.LeaseWrite {
 			items = c.invalFile(items, n.ino) // dirty pages of a mapping come as WRITEs
 		}
@@ -154,10 +147,8 @@ func (c *Client) recallDone(rc *recall) {
 			less = append(less, meta.Grant{Ino: it.Ino, Kind: n.lease})
 		}
 		if n.lease < was {
+			n.ignore = c.ops.last
 			back = append(back, meta.Grant{Ino: it.Ino, Kind: n.lease})
-			if rc.seq > c.log.acked {
-				c.leases.owed = append(c.leases.owed, owedLease{meta.Grant{Ino: it.Ino, Kind: was}, rc.seq, c.ses.stream, n.lease})
-			}
 		}
 		c.tidy(n)
 	}
@@ -167,11 +158,6 @@ func (c *Client) recallDone(rc *recall) {
 	case !stale:
 		c.send(&meta.Ack{Recall: rc.id, LogSeq: rc.seq, Less: less})
 	case len(back) > 0:
-		for i := range back {
-			if n := c.nodeOf(back[i].Ino); n != nil {
-				n.ignore = c.ops.last
-			}
-		}
 		c.send(&meta.Release{LogSeq: rc.seq, Leases: back})
 	}
 	if len(rc.after) > 0 {
@@ -203,31 +189,6 @@ func (c *Client) recallItemDone(n *node, it *recallItem) {
 		}
 	}
 	c.lower(n, min(n.lease, it.to))
-}
-
-// settleOwed follows a log that moved: leases given back on the stream of today
-// are settled, others are given back again.
-func (c *Client) settleOwed() {
-	l := &c.leases
-	var back []meta.Grant
-	kept := l.owed[:0]
-	for _, o := range l.owed {
-		switch {
-		case o.seq > c.log.acked:
-			kept = append(kept, o)
-		case o.stream != c.ses.stream:
-			if n := c.nodeOf(o.grant.Ino); n == nil || n.lease <= o.left {
-				back = append(back, meta.Grant{Ino: o.grant.Ino, Kind: o.left})
-				if n != nil {
-					n.ignore = c.ops.last
-				}
-			}
-		}
-	}
-	l.owed = kept
-	if len(back) > 0 && c.ses.phase == phaseReady {
-		c.send(&meta.Release{LogSeq: c.log.acked, Leases: back})
-	}
 }
 
 // owedProgress lists the recalls of this stream whose flush may have moved

@@ -16,9 +16,8 @@ type request struct {
 	done     bool       // answered: whatever still comes is absorbed
 	canceled bool       // nobody waits, but the outcome must be told if it can be
 
-	what      any        // the operation as the kernel asked for it
-	locks     []meta.Ino // directories whose kernel lock it holds
-	uncovered []Inval    // what could not be invalidated under it, for after its answer
+	what  any        // the operation as the kernel asked for it
+	locks []meta.Ino // directories whose kernel lock it holds
 }
 
 // answer completes a request; later ones for the same request are ignored, so
@@ -43,20 +42,13 @@ func (c *Client) answerCached(r *request, result any, err error, cache Cache, li
 	}
 	c.emit(Answer{ID: r.id, Result: result, Err: err, Cache: cache, Lives: lives})
 	c.unlockDirs(r)
-	if len(r.uncovered) > 0 {
-		c.invalidate(r.uncovered, nil)
-		r.uncovered = nil
-	}
 }
 
 // lockDirs notes the directories whose lock the kernel holds while a request is
 // open: a notification about a name in one would wait for its answer (C5).
 func (c *Client) lockDirs(r *request) {
-	if c.cfg.NoLeases {
-		return
-	}
 	body, ok := r.what.(meta.Op)
-	if !ok {
+	if c.cfg.NoLeases || r.done || r.locks != nil || !ok {
 		return
 	}
 	switch o := body.(type) {
@@ -73,7 +65,7 @@ func (c *Client) lockDirs(r *request) {
 	default:
 		// Also of the directories that are removed or moved; names in those
 		// are notified of under their own locks.
-		r.locks = append(dirsOf(body), c.namedDirs(body)...)
+		r.locks = append(append([]meta.Ino{}, dirsOf(body)...), c.namedDirs(body)...)
 	}
 	for _, dir := range r.locks {
 		n, _ := c.leases.locked.Get(dir)
@@ -117,13 +109,13 @@ func (c *Client) unlockDirs(r *request) {
 
 func (c *Client) request(ev Request) {
 	r := &request{id: ev.ID, what: ev.Op}
-	c.lockDirs(r)
 	defer func() {
 		if r.done {
 			c.stats.Local++
-		} else {
-			c.stats.Waits++
+			return
 		}
+		c.stats.Waits++
+		c.lockDirs(r)
 	}()
 	if _, reused := c.reqs.Set(ev.ID, r); reused {
 		panic("core: request id in use")
@@ -169,6 +161,7 @@ func (c *Client) call(r *request, body meta.Op) {
 	o.done = func(res meta.Result, err error) { c.called(r, o, res, err) }
 	r.op = o
 	if !body.Kind().IsRead() {
+		c.lockDirs(r)
 		c.syncChange(o)
 		return
 	}

@@ -176,6 +176,7 @@ func (c *Client) welcome(w *meta.Welcome) {
 	if s.closeSent {
 		c.send(&meta.Close{})
 	}
+	c.pumpLog() // operations name what is in it
 	c.resend()
 }
 
