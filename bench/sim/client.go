@@ -195,8 +195,11 @@ func (c *client) do(ef client_core.Effect) {
 	case client_core.Send:
 		if k := c.conn; k != nil && k.stream == ef.Stream {
 			for _, f := range w.rule.toServer(c, ef.Frame) {
+				body := meta.EncodeFrame(nil, f) // before the core changes it
+				_, log := f.(*meta.Log)
+				_, ack := f.(*meta.Ack)
 				c.sent(f)
-				w.net.fromClient(k, f)
+				c.kernel.ad.send(outFrame{k, func() { w.net.fromClient(k, body) }, log || ack})
 			}
 		}
 	case client_core.Disconnect:

@@ -73,6 +73,7 @@ type call struct {
 	version  uint64         // of attributes when it was sent
 	epoch    uint64         // of names when it was sent
 	canceled bool
+	sent     bool // the core has it
 	done     func(client_core.Answer)
 }
 
@@ -105,7 +106,7 @@ func (k *kernel) issue(op any, done func(client_core.Answer), uses ...*ref) *cal
 	k.calls[x.id] = x
 	k.pending = append(k.pending, x)
 	k.c.w.note("%s request %d %T %s", k.c.name, x.id, op, brief(op))
-	k.c.post(client_core.Request{ID: x.id, Op: op})
+	k.ad.request(x)
 	return x
 }
 

@@ -55,8 +55,16 @@ const (
 	NoBarrier
 	// NoRetry: an inode that the kernel does not know yet is not invalidated (C4).
 	NoRetry
-	// KeepPages: pages of READs without a lease stay (C6).
+	// KeepPages: pages of READs and WRITEs without a lease stay (C6).
 	KeepPages
+	// EarlyAttr: attributes are answered while such pages are to go (C6).
+	EarlyAttr
+	// WaitForOwnWrite: invalidations wait for pages that own WRITEs hold (C6).
+	WaitForOwnWrite
+	// EpochBesideListing: a new epoch begins while the kernel applies a listing.
+	EpochBesideListing
+	// LogBeforeReply: a log leaves before its replies are with the kernel (M6).
+	LogBeforeReply
 	rules
 )
 
@@ -64,7 +72,8 @@ var ruleNames = [rules]string{
 	"none", "read-unconfirmed", "lead-before-barrier", "lose-committed", "propose-across-terms", "forget-replies",
 	"keep-ended-sessions", "reclaim-nothing", "unpin-early", "keep-pins", "resend-new-id", "drop-dirty",
 	"ack-before-durable", "hide-loss", "reorder-streams",
-	"lie-lifetimes", "full-lifetimes", "no-barrier", "no-retry", "keep-pages",
+	"lie-lifetimes", "full-lifetimes", "no-barrier", "no-retry", "keep-pages", "early-attr",
+	"wait-for-own-write", "epoch-beside-listing", "log-before-reply",
 }
 
 // server is the rule that the server's core breaks; client the client's.

@@ -39,6 +39,10 @@ func (w *world) script() {
 		c.kernel.forgetAll()
 	}
 	w.rest(4 * s)
+	if w.leases { // a lease that nobody uses is given back after 30 s, and then its pin
+		w.runUntil(w.now+40*s, func() bool { return len(w.oracle.orphans) == 0 })
+		w.rest(4 * s)
+	}
 	w.checkPins(true)
 	w.checkReclaimed()
 	w.shutdown()

@@ -150,7 +150,9 @@ func (k *kernel) files(x Step) {
 			call := k.pending[int(x.A)%len(k.pending)]
 			call.canceled = true
 			k.c.w.note("%s cancels request %d", k.c.name, call.id)
-			k.c.post(client_core.Cancel{ID: call.id})
+			if call.sent {
+				k.c.post(client_core.Cancel{ID: call.id})
+			}
 		}
 		return
 	}
