@@ -18,7 +18,8 @@ import (
 //   - the writer, from the answer of the write on;
 //   - everybody, from the answer of an fsync, flush, synchronous write, append
 //     or truncate on (close-to-open);
-//   - nobody, after an error told that the write may be lost.
+//   - nobody, after an error told that the write may be lost;
+//   - with leases everybody, from the answer of the write on.
 type dataOracle struct {
 	w     *world
 	files map[meta.Ino][]*dataWrite
@@ -89,22 +90,28 @@ func (d *dataOracle) finish(x *dataWrite, a client_core.Answer, through bool) {
 }
 
 // synced takes the answer of an fsync, flush or synchronous write that began
-// at inv. A success speaks for everything written before, lost or not; an
-// error is the report of what is lost.
+// at inv. A success speaks for everything written before, lost or not.
 func (d *dataOracle) synced(c *client, ino meta.Ino, inv stamp, err error) {
-	if errs.Is(err, errs.Interrupted) {
+	if err != nil {
 		return
 	}
 	now := d.w.observe()
 	for _, x := range d.files[ino] {
-		if x.client != c || x.resp == 0 || x.pub != 0 || x.reported {
-			continue
-		}
-		switch {
-		case err != nil && (x.resp < inv || x.lost): // also what was lost while it waited, as Linux counts it
-			x.lost, x.reported = true, true
-		case err == nil && x.resp < inv:
+		if x.client == c && x.resp != 0 && x.pub == 0 && !x.reported && x.resp < inv {
 			x.lost, x.pub = false, now
+		}
+	}
+}
+
+// failed takes an error as the report of what is lost, also of what was lost
+// while it waited, as Linux counts it.
+func (d *dataOracle) failed(c *client, ino meta.Ino, inv stamp, err error) {
+	if err == nil || errs.Is(err, errs.Interrupted) {
+		return
+	}
+	for _, x := range d.files[ino] {
+		if x.client == c && x.resp != 0 && x.pub == 0 && !x.reported && (x.resp < inv || x.lost) {
+			x.lost, x.reported = true, true
 		}
 	}
 }
@@ -124,6 +131,16 @@ func (d *dataOracle) allSynced(c *client, inv stamp, err error) {
 
 // sessionLost makes everything unpublished of a client uncertain.
 func (d *dataOracle) sessionLost(c *client) { d.uncertain(c) }
+
+// died makes everything unpublished of a client that is gone uncertain: nobody
+// is left to report it to.
+func (d *dataOracle) died(c *client) {
+	for _, x := range d.all {
+		if x.client == c && x.pub == 0 {
+			x.lost, x.reported = true, true
+		}
+	}
+}
 
 // blockFailed does the same: which file it hits, only the client knows.
 func (d *dataOracle) blockFailed(c *client) { d.uncertain(c) }
@@ -158,7 +175,7 @@ func (x *dataWrite) visible(c *client, inv stamp) bool {
 	if x.lost || x.resp == 0 {
 		return false
 	}
-	return x.client == c && x.resp < inv || x.pub != 0 && x.pub < inv
+	return (x.client == c || x.client.w.leases) && x.resp < inv || x.pub != 0 && x.pub < inv
 }
 
 // precedes reports whether x is certainly older than y. nil is the file as it
@@ -167,7 +184,7 @@ func (x *dataWrite) precedes(y *dataWrite) bool {
 	if x == nil {
 		return true
 	}
-	return x.pub != 0 && x.pub < y.inv || x.client == y.client && x.resp != 0 && x.resp < y.inv
+	return x.pub != 0 && x.pub < y.inv || (x.client == y.client || x.client.w.leases) && x.resp != 0 && x.resp < y.inv
 }
 
 // newer finds a write that the read had to see instead of x.
