@@ -197,9 +197,6 @@ func unexpected(err error) ([]Fact, error) {
 	return nil, fmt.Errorf("unexpected %w", err)
 }
 
-// part names a part of this arena's history.
-func (w *worker) part(words ...string) string { return strings.Join(words, "/") }
-
 func (w *worker) path(rest string) string { return w.Dir + "/" + rest }
 
 func (w *worker) chance(percent int) bool { return w.rng.IntN(100) < percent }
