@@ -21,7 +21,7 @@ const roleEnv = "COHERENCE_ROLE"
 
 // stuckAfter is how long a call takes before the worker says so, on standard
 // error.
-const stuckAfter = 20 * time.Second
+const stuckAfter = 5 * time.Second
 
 // arena is one task of a worker, a line of JSON on its standard input. The
 // answer is a line of JSON: its calls.
