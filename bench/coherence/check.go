@@ -202,8 +202,8 @@ func describe(m porcupine.Model, all []*item, cut int, last *item) string {
 // placeRecords tells each append of a log where its record stands in the
 // longest content that was read: it must have been done at that length. This
 // spares the search all other orders of appends. Records that a later read
-// lacks are violations.
-func placeRecords(items []*item) (lost []Violation) {
+// lacks are violations, the first alone is told.
+func placeRecords(items []*item) []Violation {
 	var longest *item
 	for _, it := range items {
 		if it.Kind == "read" && (longest == nil || len(it.S) > len(longest.S)) {
@@ -220,10 +220,10 @@ func placeRecords(items []*item) (lost []Violation) {
 		if i := strings.Index(longest.S, it.S); i >= 0 {
 			it.A = i + 1
 		} else if it.call.End < longest.call.Start {
-			lost = append(lost, Violation{Part: logPart, Text: fmt.Sprintf("record lost: %v, then %v", it.call, longest.call)})
+			return []Violation{{Part: logPart, Text: fmt.Sprintf("record lost: %v, then %v", it.call, longest.call)}}
 		}
 	}
-	return lost
+	return nil
 }
 
 // checkTimes demands that a modification time never goes back, and, if strict,

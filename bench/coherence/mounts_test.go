@@ -3,6 +3,7 @@ package coherence
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"syscall"
@@ -109,7 +110,7 @@ func TestLeaderKilled(t *testing.T) {
 	fit(t)
 	cluster.NeedsLeases(t)
 	c := demo(t, 3)
-	during(t, c, 2, Plan{For: 15 * time.Second}, func(time.Duration) {
+	during(t, c, 2, Plan{For: 15 * time.Second}, func() {
 		c.Signal(c.Leader(), syscall.SIGKILL)
 	})
 }
@@ -120,10 +121,10 @@ func TestLeaderPaused(t *testing.T) {
 	fit(t)
 	cluster.NeedsLeases(t)
 	c := demo(t, 3)
-	during(t, c, 2, Plan{For: 15 * time.Second}, func(time.Duration) {
+	during(t, c, 2, Plan{For: 20 * time.Second}, func() {
 		s := c.Leader()
 		c.Signal(s, syscall.SIGSTOP)
-		time.Sleep(3 * time.Second) // the fault's length
+		time.Sleep(6 * time.Second) // the fault's length
 		c.Signal(s, syscall.SIGCONT)
 	})
 }
@@ -134,7 +135,7 @@ func TestMountPaused(t *testing.T) {
 	fit(t)
 	cluster.NeedsLeases(t)
 	c := demo(t, 1)
-	during(t, c, 2, Plan{For: 15 * time.Second}, func(time.Duration) {
+	during(t, c, 2, Plan{For: 15 * time.Second}, func() {
 		for _, m := range c.Status().Mounts {
 			if !strings.HasSuffix(m.Dir, "/m0") {
 				continue
@@ -152,7 +153,7 @@ func TestMountPaused(t *testing.T) {
 
 // during runs a history and a fault in the middle of it, twice, some seconds
 // apart.
-func during(t *testing.T, c *cluster.Cluster, mounts int, p Plan, fault func(time.Duration)) {
+func during(t *testing.T, c *cluster.Cluster, mounts int, p Plan, fault func()) {
 	t.Helper()
 	begin, done := time.Now(), make(chan struct{})
 	close(done)
@@ -169,7 +170,8 @@ func during(t *testing.T, c *cluster.Cluster, mounts int, p Plan, fault func(tim
 			done = make(chan struct{})
 			go func() {
 				defer close(done)
-				fault(d)
+				time.Sleep(rand.N(250 * time.Millisecond)) // into the arena, which begins now
+				fault()
 			}()
 		}
 	}

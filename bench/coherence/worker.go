@@ -21,7 +21,7 @@ const roleEnv = "COHERENCE_ROLE"
 
 // stuckAfter is how long a call takes before the worker says so, on standard
 // error.
-const stuckAfter = 20 * time.Second
+const stuckAfter = 5 * time.Second
 
 // arena is one task of a worker, a line of JSON on its standard input. The
 // answer is a line of JSON: its calls.
@@ -196,9 +196,6 @@ func stale(err error, text string) bool {
 func unexpected(err error) ([]Fact, error) {
 	return nil, fmt.Errorf("unexpected %w", err)
 }
-
-// part names a part of this arena's history.
-func (w *worker) part(words ...string) string { return strings.Join(words, "/") }
 
 func (w *worker) path(rest string) string { return w.Dir + "/" + rest }
 

@@ -2,7 +2,6 @@ package scenes
 
 import (
 	"encoding/json"
-	"fmt"
 	"testing"
 )
 
@@ -62,7 +61,7 @@ func TestWaits(t *testing.T) {
 		}
 		s.must(w.step+", cold", run)
 		if n := s.waited(s.a, w.step+", warm", run); n > 0 {
-			t.Error(fmt.Sprintf("warm %s waited for %d replies", w.step, n))
+			t.Errorf("warm %s waited for %d replies", w.step, n)
 		}
 	}
 }

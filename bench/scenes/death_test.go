@@ -2,7 +2,6 @@ package scenes
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,7 +151,7 @@ func TestSleepsBeyondSession(t *testing.T) {
 	} else {
 		t.Logf("an open file, clean, after waking up: %s, %v", brief(got), err)
 	}
-	_, werr := h.do(order{Do: "write", Text: fmt.Sprint("late "), Off: 100})
+	_, werr := h.do(order{Do: "write", Text: "late ", Off: 100})
 	_, serr := h.do(order{Do: "sync"})
 	if lost && werr == nil && serr == nil {
 		t.Error("data was lost, and neither write nor fsync of that file says so")
