@@ -432,6 +432,7 @@ func (c *Client) loseLeases(err *errs.Error) (lost lostLog) {
 	}
 	items := c.everything()
 	c.forgetLeases()
+	c.loseLocks(err)
 	lost = c.logLost(err)
 	c.ses.trustUntil, c.leases.lapsed = 0, false
 	for _, q := range [][]*op{c.ops.reads, c.ops.changes} {

@@ -190,7 +190,7 @@ func (c *Client) acquireFor(r *request, p *plan, fn func(error)) {
 
 // resolve asks the servers what a name stands for, so that the table knows.
 func (c *Client) resolve(r *request, body *meta.Lookup, fn func()) {
-	o := &op{body: body, after: c.readAfter(body)}
+	o := &op{body: body, after: c.readAfter(body), forReq: true}
 	o.done = func(res meta.Result, err error) {
 		c.names.learn(body, res, err)
 		c.learnRead(o, res, err)

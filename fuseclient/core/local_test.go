@@ -319,3 +319,55 @@ func TestShutdownSendsTheLog(t *testing.T) {
 	h.frame(&meta.LogAck{Seq: 1})
 	one(h, frames[*meta.Close](h), "closes")
 }
+
+func TestLocks(t *testing.T) {
+	h := holding(t)
+	lock := meta.FileLock{Ino: 10, Owner: 5, Kind: meta.LockExcl, Start: 0, End: 99}
+	set := func(l meta.FileLock, wait bool) (ReqID, *meta.OpFrame) {
+		id := h.request(&meta.SetLock{Lock: l, Wait: wait})
+		return id, h.op()
+	}
+	id, o := set(lock, false)
+	h.ok(o.ID, &meta.EmptyResult{})
+	h.answered(id)
+	half := lock
+	half.Kind, half.End = meta.Unlocked, 49
+	id, o = set(half, false)
+	h.ok(o.ID, &meta.EmptyResult{})
+	h.answered(id)
+
+	// A wait that is cancelled ends by the servers' word.
+	other := meta.FileLock{Ino: 11, Owner: 5, Kind: meta.LockShared, End: meta.LockEOF}
+	id, o = set(other, true)
+	h.step(Cancel{ID: id})
+	if x := one(h, frames[*meta.CancelOp](h), "cancels"); x.ID != o.ID {
+		t.Fatalf("%+v", x)
+	}
+	h.none("its answer comes from the servers")
+	h.bad(o.ID, errs.Interrupted)
+	h.refused(id, errs.Interrupted)
+
+	// Without a stream the caller goes, and the wait is cancelled later.
+	id, o = set(other, true)
+	h.down()
+	h.step(Cancel{ID: id})
+	h.refused(id, errs.Interrupted)
+	h.up()
+	h.frame(&meta.Welcome{Session: 77, Epoch: 4, Root: dirAttr(1), TTLMillis: 15000, Now: 1e18, Resumed: true})
+	sent := take[Send](h)
+	rc := sent[1].Frame.(*meta.Reclaim)
+	want := lock
+	want.Start = 50
+	if len(rc.Locks) != 1 || rc.Locks[0] != want {
+		t.Fatalf("%+v", rc.Locks)
+	}
+	if x, ok := sent[3].Frame.(*meta.CancelOp); !ok || x.ID != o.ID {
+		t.Fatalf("%+v", sent)
+	}
+	// It was granted all the same: it is given back.
+	h.ok(o.ID, &meta.EmptyResult{})
+	u := h.op().Op.(*meta.SetLock)
+	if u.Lock.Kind != meta.Unlocked || u.Lock.Ino != 11 {
+		t.Fatalf("%+v", u)
+	}
+}

@@ -125,7 +125,7 @@ func (c *Client) reclaim() {
 		}
 		return true
 	})
-	frame = c.reclaimLeases(frame)
+	frame = c.reclaimLocks(c.reclaimLeases(frame))
 	c.ops.flight.Scan(func(id meta.OpID, o *op) bool {
 		if !o.read {
 			frame.Open = append(frame.Open, id)
