@@ -130,6 +130,7 @@ func (c *Client) pumpAll() {
 	c.sendAcquires()
 	c.pumpLog()
 	c.recallsDue()
+	c.releaseDead()
 	c.pump()
 }
 

@@ -371,3 +371,41 @@ func TestLocks(t *testing.T) {
 		t.Fatalf("%+v", u)
 	}
 }
+
+// TestDeadInodesAreGivenBack: leases and pins of what was removed go as soon as
+// the servers know and the kernel has forgotten.
+func TestDeadInodesAreGivenBack(t *testing.T) {
+	h := holding(t)
+	h.own(1)
+	f := h.make(1, "f", meta.ModeRegular)
+	h.answered(h.request(&meta.Unlink{Parent: 1, Name: "f"}))
+	h.step(Forget{Ino: f.Ino, N: 1})
+	h.log()
+	if len(frames[*meta.Release](h)) > 0 {
+		t.Fatal("given back before the servers know")
+	}
+	h.frame(&meta.LogAck{Seq: 2})
+	h.after(unpinDelay)
+	sent := take[Send](h)
+	r, ok := sent[0].Frame.(*meta.Release)
+	u, ok2 := sent[1].Frame.(*meta.Unpin)
+	if !ok || !ok2 || len(sent) != 2 || r.Leases[0] != (meta.Grant{Ino: f.Ino}) || u.Pins[0] != (meta.Pin{Ino: f.Ino, Count: 1}) {
+		t.Fatalf("%+v", sent)
+	}
+	// Open files stay.
+	f = h.make(1, "g", meta.ModeRegular)
+	h.step(OpenFile{Ino: f.Ino})
+	h.answered(h.request(&meta.Unlink{Parent: 1, Name: "g"}))
+	h.step(Forget{Ino: f.Ino, N: 1})
+	h.log()
+	h.frame(&meta.LogAck{Seq: 4})
+	h.after(unpinDelay)
+	if len(take[Send](h)) > 0 {
+		t.Fatal("given back while open")
+	}
+	h.step(CloseFile{Ino: f.Ino})
+	h.after(unpinDelay)
+	if n := len(take[Send](h)); n != 2 {
+		t.Fatalf("%d frames", n)
+	}
+}

@@ -57,6 +57,7 @@ type delayedOp struct {
 }
 
 func (c *Client) submit(o *op) {
+	o.after = min(o.after, c.log.last) // of this session's log
 	o.read = o.body.Kind().IsRead()
 	if o.read {
 		c.ops.reads = append(c.ops.reads, o)

@@ -74,6 +74,7 @@ func (c *Client) settlePin(ino meta.Ino) {
 		return
 	}
 	if n := c.nodeOf(ino); n != nil && (n.lease > meta.LeaseNone || n.seq > c.log.acked) {
+		c.retire(n)
 		return // answers from the table give references that the servers must know of
 	}
 	c.pins.table.Delete(ino)
