@@ -174,8 +174,10 @@ func (c *Client) changeDone(o *op, res meta.Result, err error) {
 	case *meta.Unlink:
 		c.learnName(o, b.Parent, b.Name, 0, 0)
 		c.learnAttr(o, res)
+		c.learnGone(res)
 	case *meta.Rmdir:
 		c.learnName(o, b.Parent, b.Name, 0, 0)
+		c.learnGone(res)
 	case *meta.Rename:
 		a, ok := res.(*meta.AttrResult)
 		if !ok {
@@ -239,6 +241,15 @@ func (c *Client) learnEntry(o *op, dir meta.Ino, name string, res meta.Result) {
 			if e.Created && e.Attr.IsDir() && n.dir == nil {
 				c.dirOf(n).listed = listedAll // a new directory has no names
 			}
+		}
+	}
+}
+
+// learnGone looks whether a removal took the last name.
+func (c *Client) learnGone(res meta.Result) {
+	if a, ok := res.(*meta.AttrResult); ok && a.Attr.Nlink == 0 {
+		if n := c.nodeOf(a.Attr.Ino); n != nil {
+			c.lastNameGone(n)
 		}
 	}
 }
