@@ -136,7 +136,7 @@ func (w *world) answered(a Answer) {
 	case *meta.Make:
 		f.locked = false
 		if r, ok := a.Result.(*meta.EntryResult); ok {
-			f.ino, f.open = r.Attr.Ino, 1
+			f.ino, f.open, f.held = r.Attr.Ino, 1, w.srv.on
 			w.step(OpenFile{Ino: f.ino})
 		}
 	case *meta.GetAttr:
@@ -157,8 +157,12 @@ func (w *world) readDone(k *call, o ReadFile, a Answer) {
 	if !ok || f.unknown {
 		return
 	}
-	got := assemble(p, w.srv.blocks)
+	f.kept = f.kept || p.Keep
+	got := assemble(p, w.blocks())
 	versions := slices.Clone(f.past[k.from:])
+	if w.foreign != nil && w.foreign.file == f {
+		versions = append(versions, w.foreign.after)
+	}
 	for _, other := range w.calls {
 		// A change under way may be visible already.
 		switch o := other.op.(type) {
@@ -230,23 +234,31 @@ func (w *world) changed(f *simFile, op any, a Answer) {
 		if !f.unknown && r.Attr.Ino == f.ino && r.Attr.Nlink > 0 && r.Attr.Size != uint64(len(d)) {
 			w.fatal("write to %s says size %d, want %d", f.name, r.Attr.Size, len(d))
 		}
-		if o.Append || o.Sync {
+		if o.Sync || o.Append && !w.srv.on {
 			w.durable(f)
 		}
 	case *meta.SetAttr:
 		f.set(resize(f.data, o.Size))
+		f.held = true
+		if !w.srv.on {
+			w.durable(f)
+		}
+	case Fsync:
 		w.durable(f)
-	case Flush, Fsync:
-		w.durable(f)
-	case *meta.Rename:
-		w.durable(f)
+	case Flush, *meta.Rename:
+		if !w.srv.on {
+			w.durable(f)
+		}
 	}
 }
 
 // durable: the server has the file as applications see it.
 func (w *world) durable(f *simFile) {
 	f.held = false
-	if got := w.srv.inodes[f.ino].data; !f.unknown && !bytes.Equal(got, f.data) {
+	if f.unknown {
+		return
+	}
+	if got := w.srv.inodes[f.ino].data; !bytes.Equal(got, f.data) {
 		i := 0
 		for i < min(len(got), len(f.data)) && got[i] == f.data[i] {
 			i++
