@@ -111,10 +111,6 @@ func (c *Client) appended(a *appending, res meta.Result, err error) {
 		c.raiseFence(at.Attr)
 		if !c.cfg.NoLeases {
 			c.dropMap(f.ino) // maps asked for meanwhile may be older
-			if !a.data.Append && !a.req.quiet {
-				// The kernel has pages that no lease stands for (C6).
-				a.req.uncovered = append(a.req.uncovered, Inval{Ino: f.ino, Off: a.data.Off, Len: uint64(len(a.data.Data))})
-			}
 		}
 		c.answer(a.req, &meta.AttrResult{Attr: c.merged(at.Attr), Off: at.Off}, nil)
 		if c.cfg.NoLeases {

@@ -20,13 +20,7 @@ func (c *Client) touchedBy(body meta.Op, inos []meta.Ino) (t touched) {
 	name := func(dir meta.Ino, name string) {
 		t.names = append(t.names, nameKey{dir, name})
 		t.inos = append(t.inos, dir)
-		if n := c.nodeOf(dir); n != nil {
-			if e := n.dir.get(name); e != nil && e.ino != 0 {
-				t.inos = append(t.inos, e.ino)
-				return
-			}
-		}
-		if ino := c.names.byName[nameKey{dir, name}]; ino != 0 {
+		if ino := c.named(nameKey{dir, name}); ino != 0 {
 			t.inos = append(t.inos, ino)
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"agentdrive/metaserver/meta"
 )
 
-// leased is ready with leases: the server's clock is 1e18 at the time 1e9.
-func leased(t *testing.T, change ...func(*Config)) *hand {
+// holding is ready with leases: the server's clock is 1e18 at the time 1e9.
+func holding(t *testing.T, change ...func(*Config)) *hand {
 	h := newHand(t, append([]func(*Config){func(c *Config) { c.NoLeases, c.IncEpoch = false, true }}, change...)...)
 	h.up()
 	h.frame(&meta.Welcome{Session: 77, Epoch: 4, Root: dirAttr(1), TTLMillis: 15000, Now: 1e18})
@@ -35,8 +35,8 @@ func write(inos ...meta.Ino) (g []meta.Grant) {
 	return g
 }
 
-// grant answers an operation with grants.
-func (h *hand) grant(id meta.OpID, r meta.Result, grants []meta.Grant) {
+// granted answers an operation with grants.
+func (h *hand) granted(id meta.OpID, r meta.Result, grants []meta.Grant) {
 	h.t.Helper()
 	h.frame(&meta.Reply{ID: id, Outcome: done(r), Grants: grants})
 }
@@ -62,7 +62,7 @@ func (h *hand) told() []Inval {
 func (h *hand) lookup(dir meta.Ino, name string, a meta.Attr, grants []meta.Grant) {
 	h.t.Helper()
 	id := h.request(&meta.Lookup{Parent: dir, Name: name})
-	h.grant(h.op().ID, &meta.EntryResult{Attr: a}, grants)
+	h.granted(h.op().ID, &meta.EntryResult{Attr: a}, grants)
 	h.answered(id)
 }
 
@@ -74,12 +74,12 @@ func (h *hand) own(dir meta.Ino, list ...meta.DirEntry) {
 	for _, e := range list {
 		grants = append(grants, meta.Grant{Ino: e.Attr.Ino, Kind: meta.LeaseWrite})
 	}
-	h.grant(h.op().ID, &meta.DirResult{EOF: true, Plus: true, Entries: list}, grants)
+	h.granted(h.op().ID, &meta.DirResult{EOF: true, Plus: true, Entries: list}, grants)
 	h.answered(id)
 	id = h.request(&meta.GetAttr{Ino: dir})
 	a := dirAttr(dir)
 	a.Size = uint64(len(list))
-	h.grant(h.op().ID, &meta.AttrResult{Attr: a}, write(dir))
+	h.granted(h.op().ID, &meta.AttrResult{Attr: a}, write(dir))
 	h.answered(id)
 	frames[*meta.Credit](h)
 	h.frame(&meta.Credited{FirstGroup: 500, Groups: 64, Unlimited: true})
@@ -100,7 +100,7 @@ func TestOpenAnnouncesLeases(t *testing.T) {
 }
 
 func TestCachedReads(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	a := h.answer(h.request(&meta.Lookup{Parent: 1, Name: "a"}))
 	if e := a.Result.(*meta.EntryResult); e.Attr.Ino != 10 || a.Cache.Entry != 8e9 || a.Cache.Attr != 8e9 {
@@ -130,7 +130,7 @@ func TestCachedReads(t *testing.T) {
 	link.Mode = meta.ModeSymlink | 0o777
 	h.lookup(1, "l", link, read(1, 11))
 	id = h.request(&meta.Readlink{Ino: 11})
-	h.grant(h.op().ID, &meta.BytesResult{Data: []byte("to")}, read(11))
+	h.granted(h.op().ID, &meta.BytesResult{Data: []byte("to")}, read(11))
 	h.answered(id)
 	if b := h.answered(h.request(&meta.Readlink{Ino: 11})).(*meta.BytesResult); string(b.Data) != "to" {
 		t.Fatalf("%+v", b)
@@ -141,26 +141,26 @@ func TestCachedReads(t *testing.T) {
 }
 
 func TestNotGrantedIsUsedOnce(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	id := h.request(&meta.Lookup{Parent: 1, Name: "a"})
-	h.grant(h.op().ID, &meta.EntryResult{Attr: regular(10, 5, 1)}, read(1))
+	h.granted(h.op().ID, &meta.EntryResult{Attr: regular(10, 5, 1)}, read(1))
 	if a := h.answer(id); a.Cache.Entry != 8e9 || a.Cache.Attr != 0 {
 		t.Fatalf("%+v", a)
 	}
 	id = h.request(&meta.Lookup{Parent: 1, Name: "a"}) // the attributes are not known
-	h.grant(h.op().ID, &meta.EntryResult{Attr: regular(10, 5, 1)}, nil)
+	h.granted(h.op().ID, &meta.EntryResult{Attr: regular(10, 5, 1)}, nil)
 	if a := h.answer(id); a.Cache.Attr != 0 {
 		t.Fatalf("%+v", a)
 	}
 	id = h.request(&meta.Lookup{Parent: 2, Name: "b"})
-	h.grant(h.op().ID, &meta.EntryResult{Attr: regular(12, 5, 1)}, read(12))
+	h.granted(h.op().ID, &meta.EntryResult{Attr: regular(12, 5, 1)}, read(12))
 	if a := h.answer(id); a.Cache.Entry != 0 || a.Cache.Attr != 8e9 {
 		t.Fatalf("%+v", a)
 	}
 }
 
 func TestListing(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	names := []string{"a", "b", "c", "d", "e"}
 	slices.SortFunc(names, func(a, b string) int {
 		if meta.NameCookie(a) < meta.NameCookie(b) {
@@ -178,7 +178,7 @@ func TestListing(t *testing.T) {
 		for _, e := range part {
 			grants = append(grants, read(e.Attr.Ino)...)
 		}
-		h.grant(h.op().ID, &meta.DirResult{EOF: eof, Plus: true, Entries: part}, grants)
+		h.granted(h.op().ID, &meta.DirResult{EOF: eof, Plus: true, Entries: part}, grants)
 		a := h.answer(id)
 		if len(a.Lives) != len(part) || a.Lives[0] != (Cache{8e9, 8e9}) {
 			t.Fatalf("%+v", a)
@@ -214,7 +214,7 @@ func TestListing(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	id = h.request(&meta.ReadDir{Dir: 1, Cookie: r.Entries[0].Cookie, Limit: 10, Plus: true})
-	h.grant(h.op().ID, &meta.DirResult{EOF: true, Plus: true, Entries: all[2:]}, read(1))
+	h.granted(h.op().ID, &meta.DirResult{EOF: true, Plus: true, Entries: all[2:]}, read(1))
 	h.answered(id)
 	r = h.answered(h.request(&meta.ReadDir{Dir: 1, Limit: 10})).(*meta.DirResult)
 	if len(r.Entries) != 4 || !r.EOF {
@@ -223,7 +223,7 @@ func TestListing(t *testing.T) {
 }
 
 func TestRecallNames(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	h.lookup(1, "b", regular(11, 5, 1), read(1, 11))
 	h.frame(&meta.Recall{ID: 9, Items: []meta.RecallItem{{Ino: 1, Mode: meta.RecallNames, Names: []string{"a", "never"}}}})
@@ -248,7 +248,7 @@ func TestRecallNames(t *testing.T) {
 }
 
 func TestRecallRelease(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	h.frame(&meta.Recall{ID: 1, Items: []meta.RecallItem{{Ino: 10, Mode: meta.RecallRelease}, {Ino: 1, Mode: meta.RecallRelease}, {Ino: 99, Mode: meta.RecallRelease}}})
 	items := h.told()
@@ -265,32 +265,32 @@ func TestRecallRelease(t *testing.T) {
 	early := h.op()
 	h.frame(&meta.Recall{ID: 2, Items: []meta.RecallItem{{Ino: 10, Mode: meta.RecallRelease}}})
 	h.told()
-	h.grant(early.ID, attrOf(10, 5, 1), read(10))
+	h.granted(early.ID, attrOf(10, 5, 1), read(10))
 	if a := h.answer(id); a.Cache.Attr != 0 {
 		t.Log("a recall of what is not held bars nothing", a)
 	}
 }
 
 func TestGrantThatCrossesARelease(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	id := h.request(&meta.Lookup{Parent: 1, Name: "b"})
 	early := h.op()
 	h.frame(&meta.Recall{ID: 2, Items: []meta.RecallItem{{Ino: 1, Mode: meta.RecallRelease}}})
 	h.told()
-	h.grant(early.ID, &meta.EntryResult{Attr: regular(11, 5, 1)}, read(1, 11))
+	h.granted(early.ID, &meta.EntryResult{Attr: regular(11, 5, 1)}, read(1, 11))
 	if a := h.answer(id); a.Cache.Entry != 0 || a.Cache.Attr == 0 {
 		t.Fatalf("%+v", a)
 	}
 	id = h.request(&meta.Lookup{Parent: 1, Name: "b"})
-	h.grant(h.op().ID, &meta.EntryResult{Attr: regular(11, 5, 1)}, read(1, 11))
+	h.granted(h.op().ID, &meta.EntryResult{Attr: regular(11, 5, 1)}, read(1, 11))
 	if a := h.answer(id); a.Cache.Entry == 0 {
 		t.Fatalf("%+v", a)
 	}
 }
 
 func TestDrain(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	h.now += 1e9
 	h.frame(&meta.Recall{ID: 1, Items: []meta.RecallItem{{Ino: 1, Mode: meta.RecallDrain}}})
@@ -316,14 +316,14 @@ func TestDrain(t *testing.T) {
 
 // TestSelfRecall: before a synchronous change leaves, the kernel forgets.
 func TestSelfRecall(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	id := h.request(&meta.Unlink{Parent: 1, Name: "a"})
 	acq := h.op() // acquire first
 	if w := acq.Op.(*meta.Acquire); !slices.Equal(w.Wants, write(1, 10)) {
 		t.Fatalf("%+v", w)
 	}
-	h.grant(acq.ID, &meta.AcquireResult{Attrs: []meta.Attr{dirAttr(1), regular(10, 5, 1)}}, read(1, 10))
+	h.granted(acq.ID, &meta.AcquireResult{Attrs: []meta.Attr{dirAttr(1), regular(10, 5, 1)}}, read(1, 10))
 	h.none("before the kernel forgot")
 	items := h.told()
 	if want := []Inval{{Epoch: true}, {Ino: 10, Attr: true}}; !slices.Equal(items, want) {
@@ -333,13 +333,13 @@ func TestSelfRecall(t *testing.T) {
 	// While it is under way nothing is known.
 	look := h.request(&meta.GetAttr{Ino: 10})
 	ga := h.op()
-	h.grant(ga.ID, attrOf(10, 5, 1), read(10))
+	h.granted(ga.ID, attrOf(10, 5, 1), read(10))
 	if a := h.answer(look); a.Cache.Attr != 0 {
 		t.Fatalf("%+v", a)
 	}
 	gone := regular(10, 5, 1)
 	gone.Nlink = 0
-	h.grant(u.ID, &meta.AttrResult{Attr: gone}, read(1))
+	h.granted(u.ID, &meta.AttrResult{Attr: gone}, read(1))
 	h.answered(id)
 	h.refused(h.request(&meta.Lookup{Parent: 1, Name: "a"}), errs.NotExist)
 	// Refused a moment ago: not asked for again.
@@ -350,7 +350,7 @@ func TestSelfRecall(t *testing.T) {
 }
 
 func TestLifetimesWithoutEpoch(t *testing.T) {
-	h := leased(t, func(c *Config) { c.IncEpoch = false })
+	h := holding(t, func(c *Config) { c.IncEpoch = false })
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	if a := h.answer(h.request(&meta.Lookup{Parent: 1, Name: "a"})); a.Cache.Entry != 0 || a.Cache.Attr == 0 {
 		t.Fatalf("%+v", a)
@@ -364,7 +364,7 @@ func TestLifetimesWithoutEpoch(t *testing.T) {
 // TestLockedDirectory: with an own request open that holds the directory's
 // lock, no name is told to the kernel one by one.
 func TestLockedDirectory(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	h.request(&meta.Lookup{Parent: 1, Name: "other"})
 	h.op()
@@ -374,7 +374,7 @@ func TestLockedDirectory(t *testing.T) {
 	}
 	one(h, frames[*meta.Ack](h), "acks")
 
-	h = leased(t)
+	h = holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	h.frame(&meta.Recall{ID: 1, Items: []meta.RecallItem{{Ino: 1, Mode: meta.RecallNames, Names: []string{"a"}}}})
 	first := one(h, take[Invalidate](h), "invalidations")
@@ -389,7 +389,7 @@ func TestLockedDirectory(t *testing.T) {
 }
 
 func TestValidity(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	h.step(OpenFile{Ino: 10})
 	h.down()
@@ -410,13 +410,13 @@ func TestValidity(t *testing.T) {
 	if !ok || !slices.Equal(rc.Leases, read(1, 10)) || !rc.Last {
 		t.Fatalf("%+v", sent[1].Frame)
 	}
-	h.grant(sent[2].Frame.(*meta.OpFrame).ID, attrOf(10, 5, 1), read(10))
+	h.granted(sent[2].Frame.(*meta.OpFrame).ID, attrOf(10, 5, 1), read(10))
 	h.answered(id)
 	h.answered(h.request(&meta.Lookup{Parent: 1, Name: "a"})) // counts again
 }
 
 func TestIdleLeasesAreReleased(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	for range 9 {
 		h.after(5e9)

@@ -209,6 +209,13 @@ func (c *Client) resolve(r *request, body *meta.Lookup, fn func()) {
 
 // changeSync sends a change to the servers, behind the data that it concerns.
 func (c *Client) changeSync(r *request, body meta.Op) {
+	if !c.cfg.NoLeases {
+		if o, ok := body.(*meta.Rename); ok {
+			c.placeMoved(o)
+		}
+		c.call(r, body) // behind the log, into which it brings what it concerns
+		return
+	}
 	switch o := body.(type) {
 	case *meta.SetAttr:
 		// Published data must not come after the change: it would undo times,
@@ -221,6 +228,34 @@ func (c *Client) changeSync(r *request, body meta.Op) {
 	default:
 		c.call(r, body)
 	}
+}
+
+// placeMoved brings the data of what is renamed into the log: who finds a file
+// under its new name finds its content. Where that is not known all goes.
+func (c *Client) placeMoved(o *meta.Rename) {
+	for _, k := range [...]nameKey{{o.OldParent, o.OldName}, {o.NewParent, o.NewName}} {
+		if c.named(k) != 0 {
+			continue // syncChange does
+		}
+		if ino, known := c.names.byName[k]; known && ino == 0 || k.name == o.NewName && o.Flags&meta.RenameExchange == 0 {
+			continue
+		}
+		for _, ino := range c.dirtyInos() {
+			c.placeData(ino)
+		}
+		return
+	}
+}
+
+// named is the inode that a name stands for, as far as anything remembers; 0:
+// nothing does.
+func (c *Client) named(k nameKey) meta.Ino {
+	if n := c.nodeOf(k.parent); n != nil {
+		if e := n.dir.get(k.name); e != nil && e.ino != 0 {
+			return e.ino
+		}
+	}
+	return c.names.byName[k]
 }
 
 // credit is what the session may use up without asking.

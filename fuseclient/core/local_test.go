@@ -25,7 +25,7 @@ func (h *hand) make(dir meta.Ino, name string, mode uint32) meta.Attr {
 }
 
 func TestLocalOperations(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.own(1)
 	f := h.make(1, "f", meta.ModeRegular|0o644)
 	if f.Ino != 500<<meta.SlotBits || f.Nlink != 1 || f.Ctime != 1e18 {
@@ -74,14 +74,14 @@ func TestLocalOperations(t *testing.T) {
 
 // TestAcquireFirst: a change asks for what it lacks, then is local.
 func TestAcquireFirst(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), read(1, 10))
 	h.frame(&meta.Credited{FirstGroup: 500, Groups: 64, Unlimited: true})
 	id := h.request(&meta.Unlink{Parent: 1, Name: "a"})
 	acq := h.op()
 	dir := dirAttr(1)
 	dir.Size = 1
-	h.grant(acq.ID, &meta.AcquireResult{Attrs: []meta.Attr{dir, regular(10, 5, 1)}}, write(1, 10))
+	h.granted(acq.ID, &meta.AcquireResult{Attrs: []meta.Attr{dir, regular(10, 5, 1)}}, write(1, 10))
 	if a := h.answered(id).(*meta.AttrResult).Attr; a.Nlink != 0 {
 		t.Fatalf("%+v", a)
 	}
@@ -98,12 +98,12 @@ func TestAcquireFirst(t *testing.T) {
 }
 
 func TestLookupComesBehindTheLog(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.lookup(1, "a", regular(10, 5, 1), write(1, 10))
 	frames[*meta.Credit](h)
 	h.frame(&meta.Credited{FirstGroup: 500, Groups: 64, Unlimited: true})
 	id := h.request(&meta.GetAttr{Ino: 1})
-	h.grant(h.op().ID, &meta.AttrResult{Attr: dirAttr(1)}, write(1))
+	h.granted(h.op().ID, &meta.AttrResult{Attr: dirAttr(1)}, write(1))
 	h.answered(id)
 	h.answered(h.request(&meta.Unlink{Parent: 1, Name: "a"}))
 	h.request(&meta.ReadDir{Dir: 1, Limit: 10, Plus: true})
@@ -114,7 +114,7 @@ func TestLookupComesBehindTheLog(t *testing.T) {
 		t.Fatalf("%+v", sent)
 	}
 	// What the table knows is newer than what the page says.
-	h.grant(o.ID, &meta.DirResult{EOF: true, Plus: true, Entries: []meta.DirEntry{entryOf("b", 11)}}, write(1, 11))
+	h.granted(o.ID, &meta.DirResult{EOF: true, Plus: true, Entries: []meta.DirEntry{entryOf("b", 11)}}, write(1, 11))
 	h.refused2(errs.NotExist, &meta.Lookup{Parent: 1, Name: "a"})
 }
 
@@ -125,12 +125,12 @@ func (h *hand) refused2(k errs.Kind, op any) {
 }
 
 func TestPrefetch(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	id := h.request(&meta.ReadDir{Dir: 1, Limit: 100, Plus: true})
 	list := []meta.DirEntry{entryOf("a", 10), entryOf("b", 11), entryOf("c", 12), entryOf("d", 13)}
 	slices.SortFunc(list, func(a, b meta.DirEntry) int { return int(int64(a.Cookie>>1) - int64(b.Cookie>>1)) })
 	list[3].Attr.Nlink = 2
-	h.grant(h.op().ID, &meta.DirResult{EOF: true, Plus: true, Entries: list}, read(1, 10, 11, 12, 13))
+	h.granted(h.op().ID, &meta.DirResult{EOF: true, Plus: true, Entries: list}, read(1, 10, 11, 12, 13))
 	h.answered(id)
 	h.request(&meta.Unlink{Parent: 1, Name: list[0].Name})
 	w := h.op().Op.(*meta.Acquire)
@@ -143,7 +143,7 @@ func TestPrefetch(t *testing.T) {
 }
 
 func TestRecallOfWriteFlushesFirst(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.own(1)
 	f := h.make(1, "f", meta.ModeRegular|0o644)
 	h.frame(&meta.Recall{ID: 3, Items: []meta.RecallItem{{Ino: 1, Mode: meta.RecallDowngrade}}})
@@ -186,7 +186,7 @@ func TestRecallOfWriteFlushesFirst(t *testing.T) {
 }
 
 func TestResumeAfterTheLogArrived(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.own(1)
 	f := h.make(1, "f", meta.ModeRegular|0o644)
 	h.make(1, "g", meta.ModeRegular|0o644)
@@ -205,7 +205,7 @@ func TestResumeAfterTheLogArrived(t *testing.T) {
 }
 
 func TestLogStall(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.own(1)
 	h.make(1, "a", meta.ModeRegular)
 	h.log()
@@ -217,7 +217,7 @@ func TestLogStall(t *testing.T) {
 }
 
 func TestLogIsSentInOrderWhenReady(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.own(1)
 	h.make(1, "a", meta.ModeRegular)
 	r := &record{now: 5, op: &meta.Unlink{Parent: 1, Name: "z"}}
@@ -241,7 +241,7 @@ func TestLogIsSentInOrderWhenReady(t *testing.T) {
 
 // TestSynchronousComesBehindTheLog: an exchange is for the servers.
 func TestSynchronousComesBehindTheLog(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.own(1)
 	h.make(1, "a", meta.ModeRegular)
 	h.make(1, "b", meta.ModeRegular)
@@ -254,12 +254,12 @@ func TestSynchronousComesBehindTheLog(t *testing.T) {
 		t.Fatalf("%+v", sent)
 	}
 	h.frame(&meta.LogAck{Seq: 2})
-	h.grant(o.ID, attrOf(500<<meta.SlotBits, 0, 3), write(1, 500<<meta.SlotBits))
+	h.granted(o.ID, attrOf(500<<meta.SlotBits, 0, 3), write(1, 500<<meta.SlotBits))
 	h.answered(id)
 }
 
 func TestEvictionLosesTheLog(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.own(1, entryOf("old", 10))
 	f := h.make(1, "f", meta.ModeRegular)
 	h.step(OpenFile{Ino: f.Ino})
@@ -280,7 +280,7 @@ func TestEvictionLosesTheLog(t *testing.T) {
 }
 
 func TestRefusedLog(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.own(1)
 	h.make(1, "f", meta.ModeRegular)
 	h.log()
@@ -296,7 +296,7 @@ func TestRefusedLog(t *testing.T) {
 }
 
 func TestNoGroups(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.own(1)
 	h.c.credit = credit{unlimited: true, asked: true}
 	id := h.request(&meta.Make{Parent: 1, Name: "f", Mode: meta.ModeRegular})
@@ -305,13 +305,13 @@ func TestNoGroups(t *testing.T) {
 	if m := o.Op.(*meta.Make); m.Ino != 0 {
 		t.Fatalf("%+v", m)
 	}
-	h.grant(o.ID, &meta.EntryResult{Attr: regular(40, 0, 1), Created: true}, write(1, 40))
+	h.granted(o.ID, &meta.EntryResult{Attr: regular(40, 0, 1), Created: true}, write(1, 40))
 	h.answered(id)
 	h.answered(h.request(&meta.Lookup{Parent: 1, Name: "f"}))
 }
 
 func TestShutdownSendsTheLog(t *testing.T) {
-	h := leased(t)
+	h := holding(t)
 	h.own(1)
 	h.make(1, "f", meta.ModeRegular)
 	h.request(Shutdown{})

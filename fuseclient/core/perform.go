@@ -119,7 +119,11 @@ func (c *Client) renameLocal(r *request, m *rules.Move, nodes [4]*node) {
 // setAttrLocal changes attributes. Data written before comes before it in the
 // log: published later it would undo times and sizes.
 func (c *Client) setAttrLocal(r *request, o *meta.SetAttr, n *node) {
-	c.placeData(o.Ino)
+	if o.Set&meta.SetSize != 0 {
+		c.beforeTruncate(o.Ino, o.Size)
+	} else {
+		c.placeData(o.Ino)
+	}
 	now := c.stamp(n)
 	if err := rules.SetAttr(&n.attr, o, now); err != nil {
 		c.answer(r, nil, err)

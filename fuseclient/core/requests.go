@@ -76,13 +76,7 @@ func (c *Client) lockDirs(r *request) {
 // namedDirs lists the inodes that an Rmdir or Rename names, as far as known.
 func (c *Client) namedDirs(body meta.Op) (inos []meta.Ino) {
 	named := func(dir meta.Ino, name string) {
-		if n := c.nodeOf(dir); n != nil {
-			if e := n.dir.get(name); e != nil && e.ino != 0 {
-				inos = append(inos, e.ino)
-				return
-			}
-		}
-		if ino := c.names.byName[nameKey{dir, name}]; ino != 0 {
+		if ino := c.named(nameKey{dir, name}); ino != 0 {
 			inos = append(inos, ino)
 		}
 	}
