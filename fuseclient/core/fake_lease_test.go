@@ -163,7 +163,10 @@ func (s *fakeServer) inosOf(r *meta.Reply) (inos []meta.Ino) {
 // grantIn adds grants to a reply that is about to be sent. A lease that is
 // held is repeated if the answer still holds.
 func (s *fakeServer) grantIn(r *meta.Reply, op meta.OpKind) {
-	for ino, then := range s.seen[r] {
+	inos := s.inosOf(r)
+	slices.Sort(inos)
+	for _, ino := range slices.Compact(inos) {
+		then := s.seen[r][ino]
 		kind := max(meta.LeaseRead, s.lease[ino])
 		if op == meta.KindAcquire || op == meta.KindMake {
 			kind = meta.LeaseWrite
@@ -175,7 +178,6 @@ func (s *fakeServer) grantIn(r *meta.Reply, op meta.OpKind) {
 		r.Grants = append(r.Grants, meta.Grant{Ino: ino, Kind: kind})
 	}
 	delete(s.seen, r)
-	slices.SortFunc(r.Grants, func(a, b meta.Grant) int { return int(a.Ino) - int(b.Ino) })
 }
 
 // begin starts a change by another session; the recall is sent.

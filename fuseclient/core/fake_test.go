@@ -280,6 +280,9 @@ func (s *fakeServer) touch(n *fakeInode) *meta.AttrResult {
 	s.clock++
 	n.attr.Size = uint64(len(n.data))
 	n.attr.DataVersion++
+	if s.on {
+		s.changed[n.attr.Ino]++
+	}
 	now := s.clock * 1000
 	if s.now != 0 {
 		now = s.now

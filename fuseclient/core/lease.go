@@ -485,7 +485,7 @@ func (c *Client) forgetLeases() {
 	l.table.Scan(func(_ meta.Ino, n *node) bool { all = append(all, n); return true })
 	l.recalls = nil
 	for _, n := range all {
-		n.seq, n.recalls, n.limit, n.refused, n.ignore = 0, 0, meta.LeaseWrite, 0, 0
+		n.seq, n.born, n.recalls, n.limit, n.refused, n.ignore = 0, 0, 0, meta.LeaseWrite, 0, 0
 		if n.dir != nil {
 			n.dir.unblock()
 		}

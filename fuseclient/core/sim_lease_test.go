@@ -13,6 +13,8 @@ type foreign struct {
 	off   int
 	data  []byte
 	after []byte // content, once executed
+
+	stream uint64 // on which the recall was sent
 }
 
 // foreigner moves a change by another mount on, or begins one.
@@ -27,15 +29,13 @@ func (w *world) foreigner() {
 		data := make([]byte, 1+w.rng.Intn(8000))
 		w.rng.Read(data)
 		w.foreign = &foreign{file: f, off: w.rng.Intn(30 << 10), data: data}
-		// Until the recall is answered everybody sees the state before.
-		w.srv.begin(f.ino)
-		w.sendRecall()
+		w.recall()
 		return
 	}
 	ses := w.srv.sessions[w.srv.lastSes]
 	if !ses.ended && !w.srv.free(ses.log) {
-		if w.session != 0 && ses.claimed && !w.srv.acked && w.rng.Intn(20) == 0 && w.srv.recall.ID != w.srv.recallID {
-			w.sendRecall()
+		if w.session != 0 && ses.claimed && !w.srv.acked && w.stream != x.stream {
+			w.recall() // that of the old stream is void
 		}
 		return
 	}
@@ -58,9 +58,13 @@ func (w *world) foreigner() {
 	n.data = written(n.data, uint64(x.off), x.data)
 	w.srv.touch(n)
 	f.set(bytes.Clone(n.data))
+	f.foreign++
 }
 
-func (w *world) sendRecall() { w.toClient = append(w.toClient, w.srv.recall) }
+func (w *world) recall() {
+	w.foreign.stream = w.stream
+	w.toClient = append(w.toClient, w.srv.begin(w.foreign.file.ino))
+}
 
 // driveOut is the kernel that finds dirty pages of a mapping when it is told
 // to forget.

@@ -62,6 +62,7 @@ type simFile struct {
 	reads   int
 	unknown bool // an outcome is unknown: not checked until the end
 	held    bool // has data that only the client has
+	foreign int  // changes by other mounts
 	kept    bool // the kernel may have pages that it need not ask for
 }
 
@@ -71,6 +72,8 @@ type call struct {
 	op   any
 	file *simFile
 	from int // ReadFile: index into past
+
+	foreign int // simFile.foreign when it began
 }
 
 func newWorld(t testing.TB, seed int64, leases bool) *world {
@@ -99,7 +102,27 @@ func (w *world) fatal(format string, args ...any) {
 
 func (w *world) step(ev Event) {
 	w.t.Helper()
+	switch x := ev.(type) {
+	case FrameIn:
+		tr("%d >> %s", w.now, short(x.Frame))
+	case Request:
+		tr("%d REQ %d %s", w.now, x.ID, short(x.Op))
+	case BlockStored:
+		tr("%d stored %d", w.now, x.Token)
+	default:
+		tr("%d EV %T %+v", w.now, ev, ev)
+	}
 	for _, e := range append([]Effect(nil), w.c.Step(w.now, ev)...) {
+		switch x := e.(type) {
+		case Send:
+			tr("%d    << %s", w.now, short(x.Frame))
+		case Answer:
+			tr("%d    ANS %d %s %v", w.now, x.ID, short(x.Result), x.Err)
+		case PutBlock:
+			tr("%d    put %d len %d", w.now, x.Token, len(x.Data))
+		default:
+			tr("%d    eff %T %+v", w.now, e, e)
+		}
 		w.effect(e)
 	}
 	if err := w.c.CheckInvariants(); err != nil {
