@@ -275,6 +275,9 @@ func (c *Client) fillAttr(n *node, a *meta.Attr) {
 		return
 	}
 	n.attr, n.attrOK, n.guess = *a, true, false
+	if a.Nlink == 0 {
+		c.lastNameGone(n)
+	}
 }
 
 // learnRead takes the answer to a read into the table.
