@@ -191,6 +191,18 @@ func (o *oracle) delegated(index uint64, it *state.Item, got meta.Outcome) {
 	}
 }
 
+// ofData reports whether a record publishes data, or says that blocks are lost.
+func (o *oracle) ofData(s meta.SessionID, op meta.Op) bool {
+	switch x := op.(type) {
+	case *meta.Write:
+		return true
+	case *meta.SetAttr:
+		c := o.w.history.clients[s]
+		return x.Set == meta.SetSize && c != nil && c.kernel.failed
+	}
+	return false
+}
+
 // record takes one record. Its outcome is not told; the model has one.
 func (o *oracle) record(index uint64, s meta.SessionID, seq uint64, r *meta.LogRecord) {
 	o.w.note("  %d: record %d of session %d at %d: %T %+v", index, seq, s, r.Now, r.Op, r.Op)
@@ -201,7 +213,7 @@ func (o *oracle) record(index uint64, s meta.SessionID, seq uint64, r *meta.LogR
 	}
 	o.noteOrphans(r.Op, meta.Outcome{Result: got})
 	m := o.w.history.record(s, r.Op)
-	if _, write := r.Op.(*meta.Write); m == nil && !write {
+	if m == nil && !o.ofData(s, r.Op) {
 		o.w.fail("entry %d, record %d of session %d: nobody asked for %T %+v", index, seq, s, r.Op, r.Op)
 		return
 	}

@@ -100,7 +100,7 @@ func (c *Client) sendAcquires() {
 	q := &c.leases.acq
 	for len(q.queue) > 0 {
 		n := min(len(q.queue), meta.MaxWants)
-		o := &op{body: &meta.Acquire{Wants: q.queue[:n:n]}}
+		o := &op{body: &meta.Acquire{Wants: q.queue[:n:n]}, forReq: true}
 		q.queue = q.queue[n:]
 		o.done = func(res meta.Result, err error) { c.acquired(o, res, err) }
 		c.submit(o)

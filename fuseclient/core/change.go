@@ -20,8 +20,14 @@ func (c *Client) touchedBy(body meta.Op, inos []meta.Ino) (t touched) {
 	name := func(dir meta.Ino, name string) {
 		t.names = append(t.names, nameKey{dir, name})
 		t.inos = append(t.inos, dir)
-		if ino := c.named(nameKey{dir, name}); ino != 0 {
-			t.inos = append(t.inos, ino)
+		// A hole keeps an older inode; what the kernel was told since, by a
+		// lookup without a grant of the directory, is in names only.
+		a, b := c.named(nameKey{dir, name}), c.names.byName[nameKey{dir, name}]
+		if a != 0 {
+			t.inos = append(t.inos, a)
+		}
+		if b != 0 && b != a {
+			t.inos = append(t.inos, b)
 		}
 	}
 	switch o := body.(type) {
@@ -174,8 +180,10 @@ func (c *Client) changeDone(o *op, res meta.Result, err error) {
 	case *meta.Unlink:
 		c.learnName(o, b.Parent, b.Name, 0, 0)
 		c.learnAttr(o, res)
+		c.learnGone(res)
 	case *meta.Rmdir:
 		c.learnName(o, b.Parent, b.Name, 0, 0)
+		c.learnGone(res)
 	case *meta.Rename:
 		a, ok := res.(*meta.AttrResult)
 		if !ok {
@@ -243,6 +251,15 @@ func (c *Client) learnEntry(o *op, dir meta.Ino, name string, res meta.Result) {
 	}
 }
 
+// learnGone looks whether a removal took the last name.
+func (c *Client) learnGone(res meta.Result) {
+	if a, ok := res.(*meta.AttrResult); ok && a.Attr.Nlink == 0 {
+		if n := c.nodeOf(a.Attr.Ino); n != nil {
+			c.lastNameGone(n)
+		}
+	}
+}
+
 func (c *Client) learnAttr(o *op, res meta.Result) {
 	if a, ok := res.(*meta.AttrResult); ok {
 		if n := c.grantOf(o, a.Attr.Ino); n != nil {
@@ -258,6 +275,9 @@ func (c *Client) fillAttr(n *node, a *meta.Attr) {
 		return
 	}
 	n.attr, n.attrOK, n.guess = *a, true, false
+	if a.Nlink == 0 {
+		c.lastNameGone(n)
+	}
 }
 
 // learnRead takes the answer to a read into the table.

@@ -7,6 +7,7 @@ import (
 
 	"agentdrive/chunkserver/chunk"
 	"agentdrive/internal/errs"
+	"agentdrive/metaserver/locks"
 	"agentdrive/metaserver/meta"
 )
 
@@ -46,6 +47,7 @@ type Client struct {
 	log    logbook
 	epochs epochs
 	credit credit
+	locks  *locks.Table // granted to this mount, as session 0
 	stats  leaseStats
 	maps   maps
 
@@ -79,6 +81,7 @@ func New(cfg Config) *Client {
 	cfg.Open.Leases = !cfg.NoLeases
 	c := &Client{cfg: cfg}
 	c.leases.init()
+	c.locks = locks.New()
 	c.ses.nonce = cfg.Open.Nonce
 	if c.ses.nonce == ([16]byte{}) {
 		c.ses.nonce = [16]byte(cfg.NewBlockID())
@@ -127,6 +130,7 @@ func (c *Client) pumpAll() {
 	c.sendAcquires()
 	c.pumpLog()
 	c.recallsDue()
+	c.releaseDead()
 	c.pump()
 }
 
@@ -241,8 +245,8 @@ type Stats struct {
 	Nodes       int    // inodes that something is known of
 	ReadLeases  int    // held
 	WriteLeases int    // held
-	Local       uint64 // requests answered without waiting
-	Waits       uint64 // requests that waited for a reply
+	Local       uint64 // requests answered at once
+	Waits       uint64 // replies that requests waited for
 	LogRecords  int    // delegated operations that are not durable yet
 	LogBytes    int
 	Recalls     uint64 // received

@@ -214,6 +214,7 @@ func (c *Client) logDurable(seq uint64) {
 		}
 		for _, ino := range r.inos {
 			if n := c.nodeOf(ino); n != nil && n.seq == r.seq {
+				c.retire(n)
 				c.tidy(n)
 			}
 			c.settlePin(ino)

@@ -1,6 +1,10 @@
 package core
 
-import "agentdrive/metaserver/meta"
+import (
+	"slices"
+
+	"agentdrive/metaserver/meta"
+)
 
 // An Acquire asks for leases before a local operation. It takes the gates of
 // what it wants for writing, so that it is never answered between the recalls
@@ -19,7 +23,18 @@ func (s *Server) acquire(r *read) {
 		s.park(d, func() { s.acquire(r) })
 		return
 	}
+	if r.after > se.LastLogSeq && r.after <= se.received {
+		s.afterLog(se, r.after, func() { s.acquire(r) })
+		return
+	}
 	s.stats.Acquires++
+	for _, w := range r.op.(*meta.Acquire).Wants {
+		r.refuse = r.refuse || se.owing[w.Ino] > 0
+	}
+	if r.refuse {
+		s.issueRead(r)
+		return
+	}
 	p := &pending{drive: d, se: se}
 	for _, w := range r.op.(*meta.Acquire).Wants {
 		if w.Kind == meta.LeaseWrite {
@@ -28,6 +43,7 @@ func (s *Server) acquire(r *read) {
 	}
 	p.keys = sortKeys(p.keys)
 	p.inside = func() {
+		se.acquiring = slices.DeleteFunc(se.acquiring, func(x *read) bool { return x == r })
 		if !s.alive(r) {
 			s.dropRead(r)
 			return
@@ -35,7 +51,32 @@ func (s *Server) acquire(r *read) {
 		s.issueRead(r)
 	}
 	r.gates = p
+	se.acquiring = append(se.acquiring, r)
 	s.lock(p)
+}
+
+// refuseWaiting answers the Acquires of a session that wait at gates and want
+// an inode about which the session owes an ack now: the ack may have to wait
+// for pages that are locked until the Acquire is answered.
+func (s *Server) refuseWaiting(se *session, ino meta.Ino) {
+	var out []*read
+	se.acquiring = slices.DeleteFunc(se.acquiring, func(r *read) bool {
+		for _, w := range r.op.(*meta.Acquire).Wants {
+			if w.Ino == ino {
+				out = append(out, r)
+				return true
+			}
+		}
+		return false
+	})
+	for _, r := range out {
+		r.refuse = true
+		s.leave(r.gates)
+		r.gates = nil
+		if s.alive(r) {
+			s.issueRead(r)
+		}
+	}
 }
 
 // acquireRounds bounds how often an Acquire looks again before it is answered
@@ -48,7 +89,7 @@ func (s *Server) acquireRead(r *read, res *meta.AcquireResult) {
 	for len(res.Attrs) < len(wants) {
 		res.Attrs = append(res.Attrs, meta.Attr{})
 	}
-	if r.rounds < acquireRounds && s.mayGrant(r.stream.session) {
+	if !r.refuse && r.rounds < acquireRounds && s.mayGrant(r.stream.session) {
 		if asks := s.acquireRecalls(r, res); len(asks) > 0 {
 			s.flushFirst(r, asks)
 			return
@@ -60,13 +101,13 @@ func (s *Server) acquireRead(r *read, res *meta.AcquireResult) {
 	}
 	se := r.stream.session
 	g := granting{s: s, se: se}
-	if s.mayGrant(se) {
+	if s.mayGrant(se) && !r.refuse {
 		for i, w := range wants {
 			s.acquireGrant(&g, r, w, &res.Attrs[i])
 		}
 	}
 	s.stats.Refused += uint64(len(wants) - len(g.list))
-	s.unlock(r.gates, false)
+	s.dropRead(r)
 	s.answer(r, meta.Outcome{Result: res}, g.list)
 }
 

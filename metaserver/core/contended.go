@@ -2,15 +2,26 @@ package core
 
 import "agentdrive/metaserver/meta"
 
-// Times of rules S4 and S7.
+// Counts of rules S4 and S7.
 const (
-	contendedWithin = Time(2e9)  // changes of two sessions this close make contention
-	contendedFor    = Time(30e9) // how long nothing is granted then
-	lookAgain       = Time(2e9)  // a second foreign look within this lowers Write
-	promoteAfter    = 8          // changes in a row by one session
-	promoteQuiet    = Time(1e9)  // nobody else asked for so long
-	writeRecalls    = 4          // recalls of Write within contendedWithin
+	promoteAfter = 8 // changes in a row by one session
+	writeRecalls = 4 // recalls of Write within Server.within
 )
+
+// Times of rules S4 and S7, in proportion to the TTL: 2, 30, 2 and 1 s of 15 s.
+
+// within is how close changes of two sessions make contention.
+func (s *Server) within() Time { return s.cfg.TTL * 2 / 15 }
+
+// contendedFor is how long nothing is granted then.
+func (s *Server) contendedFor() Time { return s.cfg.TTL * 2 }
+
+// lookAgain is how soon after a foreign look another one lowers Write.
+func (s *Server) lookAgain() Time { return s.cfg.TTL * 2 / 15 }
+
+// promoteQuiet is for how long nobody else asked for a directory that a session
+// shall have for itself.
+func (s *Server) promoteQuiet() Time { return s.cfg.TTL / 15 }
 
 // history is what happened lately to the inodes of a drive with several
 // sessions.
@@ -39,8 +50,8 @@ func (s *Server) pastOf(d *drive, ino meta.Ino) *past {
 	h := &d.history
 	for i := 0; i < 2 && len(h.order) > 0; i++ {
 		x := h.order[0]
-		if s.now-x.touched <= contendedFor+contendedWithin {
-			if s.now-x.touched <= contendedWithin {
+		if s.now-x.touched <= s.contendedFor()+s.within() {
+			if s.now-x.touched <= s.within() {
 				break
 			}
 			h.order = append(h.order[1:], x)
@@ -51,9 +62,9 @@ func (s *Server) pastOf(d *drive, ino meta.Ino) *past {
 	}
 	x := h.of[ino]
 	if x == nil {
-		x = &past{ino: ino, last: -contendedWithin, foreign: -promoteQuiet}
+		x = &past{ino: ino, last: -s.within(), foreign: -s.promoteQuiet()}
 		for i := range x.recalled {
-			x.recalled[i] = -2 * contendedWithin
+			x.recalled[i] = -2*s.within() - 1
 		}
 		h.of[ino] = x
 		h.order = append(h.order, x)
@@ -69,11 +80,11 @@ func (s *Server) noteChange(d *drive, dir meta.Ino, se *session) {
 	}
 	x := s.pastOf(d, dir)
 	if x.count > 0 && x.by != se.ID {
-		if s.now-x.last <= contendedWithin {
+		if s.now-x.last <= s.within() {
 			if x.until <= s.now {
 				s.stats.Contended++
 			}
-			x.until = s.now + contendedFor
+			x.until = s.now + s.contendedFor()
 		}
 		x.count, x.foreign = 0, s.now
 	}
@@ -93,11 +104,11 @@ func (s *Server) noteWriteRecalled(d *drive, ino meta.Ino) {
 	x := s.pastOf(d, ino)
 	copy(x.recalled[:], x.recalled[1:])
 	x.recalled[writeRecalls-1] = s.now
-	if s.now-x.recalled[0] <= contendedWithin {
+	if s.now-x.recalled[0] <= s.within() {
 		if x.noWrite <= s.now {
 			s.stats.Contended++
 		}
-		x.noWrite = s.now + contendedFor
+		x.noWrite = s.now + s.contendedFor()
 	}
 }
 
@@ -117,5 +128,5 @@ func (s *Server) shared(d *drive, ino meta.Ino) bool {
 // the others shall give it up (rule S7).
 func (s *Server) promotes(d *drive, dir meta.Ino, se *session) bool {
 	x := d.history.of[dir]
-	return x != nil && x.by == se.ID && x.count >= promoteAfter && s.now-x.foreign >= promoteQuiet
+	return x != nil && x.by == se.ID && x.count >= promoteAfter && s.now-x.foreign >= s.promoteQuiet()
 }

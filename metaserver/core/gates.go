@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"sort"
 
 	"agentdrive/metaserver/meta"
@@ -130,26 +131,46 @@ func (s *Server) unlock(p *pending, changed bool) {
 			s.changed(d, k.gateKey, k.mode != gateShared)
 		}
 		g := d.gates[k.gateKey]
-		if g.count[k.mode]--; len(g.queue) == 0 {
-			if !g.busy() {
-				delete(d.gates, k.gateKey)
-			}
-			continue
-		}
-		for len(g.queue) > 0 {
-			q := g.queue[0]
-			mode := q.keys[q.next].mode
-			if !g.admits(q.se, mode) {
-				break
-			}
-			g.queue = g.queue[1:]
-			g.take(q.se, mode)
-			q.next++
-			s.ready = append(s.ready, &wait{then: func() { s.lock(q) }})
-		}
+		g.count[k.mode]--
+		s.admit(d, k.gateKey, g)
 	}
 	s.closeToken(p.lookedAt)
 	p.lookedAt = 0
+}
+
+// admit lets in those at the head of a gate's queue who may be, and forgets a
+// gate that nobody needs.
+func (s *Server) admit(d *drive, k gateKey, g *gate) {
+	for len(g.queue) > 0 {
+		q := g.queue[0]
+		mode := q.keys[q.next].mode
+		if !g.admits(q.se, mode) {
+			return
+		}
+		g.queue = g.queue[1:]
+		g.take(q.se, mode)
+		q.next++
+		s.ready = append(s.ready, &wait{then: func() { s.lock(q) }})
+	}
+	if !g.busy() {
+		delete(d.gates, k)
+	}
+}
+
+// leave takes p out of the queue in which it waits, and opens what it holds.
+func (s *Server) leave(p *pending) {
+	if p.next < len(p.keys) {
+		k := p.keys[p.next].gateKey
+		if g := p.drive.gates[k]; g != nil {
+			if i := slices.Index(g.queue, p); i >= 0 {
+				g.queue = slices.Delete(g.queue, i, i+1)
+				s.admit(p.drive, k, g)
+			}
+		}
+	}
+	p.inside = func() { s.unlock(p, false) } // it may have been let in just now
+	s.unlock(p, false)
+	p.keys = nil
 }
 
 // gated reports whether an inode is in the hands of a mutation; with any, also

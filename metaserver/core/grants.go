@@ -113,7 +113,7 @@ func isAbsence(o *meta.Outcome) bool { return absences[o.Err.Kind] }
 
 // mayGrant reports whether a session may be granted anything now.
 func (s *Server) mayGrant(se *session) bool {
-	return se.Leases && se.reclaimed && !se.closing && (se.drive.undeclared == 0 || s.breaks.grantUndeclared)
+	return se.Leases && se.reclaimed && !se.closing && se.drive.sealed == 0 && (se.drive.undeclared == 0 || s.breaks.grantUndeclared)
 }
 
 // cleanName reports whether a name is as it was read under token t, and stays

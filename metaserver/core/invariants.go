@@ -53,7 +53,9 @@ func (se *session) check() error {
 	owing := map[meta.Ino]int{}
 	for _, r := range se.recalls {
 		for _, it := range r.items {
-			owing[it.ino]++
+			if lowers(it.mode) {
+				owing[it.ino]++
+			}
 		}
 		if r.acked && r.seq <= se.LastLogSeq {
 			return fmt.Errorf("session %d: recall %d was answered and is not over", se.ID, r.id)

@@ -24,6 +24,9 @@ type drive struct {
 	changes changes
 	history history
 
+	locks  *fileLocks // nil while there never was one
+	sealed int        // nothing is granted: see seal
+
 	undeclared int     // sessions of an earlier reign that have not declared their leases
 	writers    int     // those of them that may hold Write
 	parked     []*wait // wait until the above are none
@@ -61,8 +64,10 @@ type leaseState struct {
 
 	recalls    []*recall // without an answer, or answered and not effective; oldest first
 	lastRecall uint64
-	owing      map[meta.Ino]int // items of recalls
+	owing      map[meta.Ino]int // items of recalls that lower a lease
 	claims     []meta.Grant     // of Reclaim frames before the last one
+	lockClaims []meta.FileLock
+	acquiring  []*read // Acquires that wait at gates
 
 	executed map[meta.OpID]bool // mutations without an acknowledgement: a repetition is answered from the record
 }
@@ -137,6 +142,7 @@ func (s *Server) leaveDrive(se *session) {
 		d.writing--
 	}
 	se.leases, se.writes = nil, 0
+	s.dropLocks(se)
 	d.changes.wiped = s.lastToken
 	for i, x := range d.sessions {
 		if x == se {

@@ -187,7 +187,7 @@ func TestEveryReadHasItsQuery(t *testing.T) {
 	w.call(2, 1, wantWrite(d))
 	w.op(1, 1, &meta.ReadDir{Dir: d, Limit: 5})
 	w.wantRecall(2, show64(d)+" query")
-	w.later(lookAgain + 1)
+	w.later(w.s.lookAgain() + 1)
 	w.op(1, 2, &meta.ReadDir{Dir: d, Limit: 5})
 	rec := w.wantRecall(2, show64(d)+" query")
 	w.frame(2, &meta.Ack{Recall: rec.ID})
@@ -225,10 +225,10 @@ func TestAcquire(t *testing.T) {
 	wantGrants(t, take[*meta.Reply](w, 1), show64(f)+"r") // the other one does not exist
 	w.op(1, 3, wantWrite(f))
 	rec := w.wantRecall(2, show64(f)+" release")
-	w.op(2, 3, wantWrite(f)) // waits its turn
-	w.nothing(2)
+	wantGrants(t, w.call(2, 3, wantWrite(f)), "") // S2
 	w.frame(2, &meta.Ack{Recall: rec.ID})
 	wantGrants(t, take[*meta.Reply](w, 1), show64(f)+"w")
+	w.op(2, 33, wantWrite(f))
 	rec = w.wantRecall(1, show64(f)+" release")
 	w.frame(1, &meta.Ack{Recall: rec.ID})
 	wantGrants(t, take[*meta.Reply](w, 2), show64(f)+"w")
@@ -256,7 +256,10 @@ func TestNoGrantWhileOwing(t *testing.T) {
 	w.call(2, 2, wantWrite(d))
 	w.op(1, 1, &meta.ReadDir{Dir: d, Limit: 4})
 	w.wantRecall(2, show64(d)+" query")
-	wantGrants(t, w.call(2, 3, &meta.GetAttr{Ino: d}), "")
+	wantGrants(t, w.call(2, 3, &meta.GetAttr{Ino: d}), show64(d)+"w") // it keeps that
+	w.op(1, 2, mkdirIn(d, "x"))
+	w.wantRecall(2, show64(d)+" names x")
+	wantGrants(t, w.call(2, 4, &meta.Lookup{Parent: d, Name: "y"}), "")
 }
 
 // A holder that does not answer is ended, though it renews; one that makes

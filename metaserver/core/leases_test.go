@@ -206,11 +206,11 @@ func TestS4Contention(t *testing.T) {
 		w.call(1, 5, &meta.GetAttr{Ino: 1})
 		wantGrants(t, w.call(1, 2, wantWrite(1)), "")
 		w.renew(1, 2)
-		w.later(contendedFor / 3)
+		w.later(w.s.contendedFor() / 3)
 		w.renew(1, 2)
-		w.later(contendedFor / 3)
+		w.later(w.s.contendedFor() / 3)
 		w.renew(1, 2)
-		w.later(contendedFor / 3)
+		w.later(w.s.contendedFor() / 3)
 		wantGrants(t, w.call(2, 3, &meta.Lookup{Parent: 1, Name: "none"}), "1r")
 	}
 }
@@ -269,18 +269,18 @@ func TestS7Promotion(t *testing.T) {
 	w, d, _ := two(t, "")
 	w.call(2, 1, &meta.ReadDir{Dir: d, Limit: 4})
 	for i := range meta.OpID(promoteAfter) {
-		w.later(promoteQuiet / promoteAfter)
+		w.later(w.s.promoteQuiet() / promoteAfter)
 		w.op(1, 10+i, mkdirIn(d, string(rune('a'+i))))
 		rec := take[*meta.Recall](w, 2)
 		w.frame(2, &meta.Ack{Recall: rec.ID})
 		take[*meta.Reply](w, 1)
 	}
-	w.later(promoteQuiet)
+	w.later(w.s.promoteQuiet())
 	wantGrants(t, w.call(1, 30, wantWrite(d)), show64(d)+"r")
 	rec := w.wantRecall(2, show64(d)+" drain")
 	w.frame(2, &meta.Ack{Recall: rec.ID})
 	wantGrants(t, w.call(2, 31, &meta.Lookup{Parent: d, Name: "none"}), "")
-	w.later(promoteQuiet)
+	w.later(w.s.promoteQuiet())
 	wantGrants(t, w.call(1, 32, wantWrite(d)), show64(d)+"r")
 	w.nothing(2) // asked once
 	w.frame(2, &meta.Release{Leases: []meta.Grant{{Ino: d}}})

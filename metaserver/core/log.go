@@ -119,6 +119,9 @@ func (s *Server) notApplied(q *queued, err error) {
 	case q.submit != 0:
 		s.emit(Submitted{q.submit, meta.Failed(err)})
 	case q.stream != nil:
+		if q.sealed != nil {
+			s.unseal(q.sealed)
+		}
 		if s.streams[q.stream.id] == q.stream {
 			s.redirect(q.stream)
 		}
@@ -178,6 +181,9 @@ func (s *Server) opApplied(q *queued, o meta.Outcome) {
 		return
 	}
 	delete(se.inFlight, q.item.ID)
+	if o.Err != nil && o.Err.Kind == errs.Again {
+		s.garbage = true // the client waits for what the background work frees
+	}
 	repeated := se.executed[q.item.ID]
 	se.executedOnce(q.item.ID, &o)
 	if o.Err != nil && o.Err.Kind == errs.Expired {
@@ -223,7 +229,7 @@ func (s *Server) noteGarbage(op meta.Op) {
 	switch op.(type) {
 	case *meta.Unlink, *meta.Rmdir, *meta.Rename:
 		s.orphans.look = true
-	case *meta.SetAttr:
+	case *meta.SetAttr, *meta.Write:
 		s.garbage = true
 	}
 }
@@ -232,8 +238,14 @@ func (s *Server) sessionOpened(q *queued, o meta.Outcome) {
 	st := q.stream
 	open := &q.item.Internal.(*state.OpenSession).Open
 	alive := s.streams[st.id] == st
+	if q.sealed != nil {
+		s.unseal(q.sealed)
+	}
 	res, ok := o.Result.(*meta.SessionResult)
 	if !ok {
+		if s.openMissed(q, o) {
+			return
+		}
 		if d := s.drives[open.Capability.Drive]; d != nil && len(d.sessions) == 0 {
 			delete(s.drives, d.id)
 		}

@@ -18,6 +18,8 @@ type read struct {
 	rounds int               // executions so far
 	wait   wait
 	gates  *pending // of an Acquire
+	refuse bool     // an Acquire that is answered without grants
+	lock   *lockOp  // of a SetLock
 }
 
 // subject gives the inode that an operation asks about first; 0: none.
@@ -83,12 +85,13 @@ func (s *Server) startRead(r *read) {
 }
 
 // needsFlush reports whether another session may hold changes of an inode that
-// the read must see. One that owes an ack about it is answered from the state
-// as it is (rule S2): nobody else holds it for writing then.
+// the read must see. A session that holds anything on the inode, as one whose
+// ack somebody waits for, is answered from the state as it is (rule S2): nobody
+// else holds it for writing then.
 func (s *Server) needsFlush(r *read, ino meta.Ino) bool {
 	se := r.stream.session
 	return se.drive.othersWrite(se) && !r.asked[ino] && !s.breaks.noQuery &&
-		se.owing[ino] == 0 && se.drive.foreign(ino, se) == meta.LeaseWrite
+		se.drive.foreign(ino, se) == meta.LeaseWrite
 }
 
 // askFlush makes the holder of Write tell what it has: by Query the first
@@ -96,7 +99,7 @@ func (s *Server) needsFlush(r *read, ino meta.Ino) bool {
 func (s *Server) askFlush(r *read, ino meta.Ino, lower bool) ask {
 	n := r.stream.session.drive.nodes[ino]
 	mode := meta.RecallQuery
-	if lower || n.looked != 0 && s.now-n.looked <= lookAgain {
+	if lower || n.looked != 0 && s.now-n.looked <= s.lookAgain() {
 		mode = meta.RecallDowngrade
 	}
 	n.looked = max(s.now, 1)

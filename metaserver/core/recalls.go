@@ -41,6 +41,19 @@ func leaves(m meta.RecallMode) meta.LeaseKind {
 	return meta.LeaseRead
 }
 
+// lowers reports whether the answer to a mode takes something from the holder.
+func lowers(m meta.RecallMode) bool { return m != meta.RecallQuery && m != meta.RecallDrain }
+
+// owesLess takes an item off those that stand in the way of grants.
+func (se *session) owesLess(it *recallItem) {
+	if !lowers(it.mode) {
+		return
+	}
+	if se.owing[it.ino]--; se.owing[it.ino] == 0 {
+		delete(se.owing, it.ino)
+	}
+}
+
 // recall asks holders for leases, one frame for each, and lets w wait for the
 // answers. Later recalls of a session do not wait for earlier ones.
 func (s *Server) recall(w *wait, asks []ask) {
@@ -74,10 +87,13 @@ func (s *Server) recallOf(w *wait, se *session, asks []ask) {
 			continue
 		}
 		r.items = append(r.items, &recallItem{ask: a, waits: []*wait{w}})
-		se.owing[a.ino]++
+		if lowers(a.mode) {
+			se.owing[a.ino]++
+			s.refuseWaiting(se, a.ino)
+		}
 		w.left++
 		s.stats.Recalls[a.mode]++
-		if a.mode != meta.RecallDrain && a.mode != meta.RecallQuery && se.drive.kindOf(a.ino, se) == meta.LeaseWrite {
+		if lowers(a.mode) && se.drive.kindOf(a.ino, se) == meta.LeaseWrite {
 			s.noteWriteRecalled(se.drive, a.ino)
 		}
 	}
@@ -87,15 +103,21 @@ func (s *Server) recallOf(w *wait, se *session, asks []ask) {
 	}
 }
 
-// joinable finds a recall without an answer that does what a asks for. A Query
+// joinable finds a recall without an effect that does what a asks for. A Query
 // is never shared: what the holder did between it and now is not in its answer.
+// Behind a recall that lowers the lease nothing can have been done.
 func (se *session) joinable(a *ask) *recallItem {
-	if se.owing[a.ino] == 0 || a.mode != meta.RecallDowngrade && a.mode != meta.RecallRelease {
+	switch a.mode {
+	case meta.RecallQuery, meta.RecallDowngrade, meta.RecallRelease:
+	default:
+		return nil
+	}
+	if se.owing[a.ino] == 0 {
 		return nil
 	}
 	for _, r := range se.recalls {
 		for _, it := range r.items {
-			if it.ino == a.ino && leaves(it.mode) <= leaves(a.mode) {
+			if it.ino == a.ino && lowers(it.mode) && leaves(it.mode) <= leaves(a.mode) {
 				return it
 			}
 		}
@@ -167,9 +189,7 @@ func (s *Server) recallOver(se *session, r *recall) {
 	}
 	for _, it := range r.items {
 		s.lower(se, it.ino, r.kept(it))
-		if se.owing[it.ino]--; se.owing[it.ino] == 0 {
-			delete(se.owing, it.ino)
-		}
+		se.owesLess(it)
 		s.itemOver(it)
 	}
 	s.stats.RecallsDone++
@@ -196,9 +216,7 @@ func (s *Server) repeatRecalls(se *session) {
 			kind := se.drive.kindOf(it.ino, se)
 			if kind == meta.LeaseNone || it.mode == meta.RecallDowngrade && kind <= meta.LeaseRead ||
 				it.mode == meta.RecallQuery && kind < meta.LeaseWrite {
-				if se.owing[it.ino]--; se.owing[it.ino] == 0 {
-					delete(se.owing, it.ino)
-				}
+				se.owesLess(it)
 				s.itemOver(it)
 				continue
 			}

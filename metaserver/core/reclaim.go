@@ -92,12 +92,22 @@ func (s *Server) claim(se *session) bool {
 		se.Leases, se.drive.leased = true, true
 	}
 	held := map[meta.Ino]meta.LeaseKind{} // look-up only
-	for _, g := range claims {
+	for i := range claims {
+		g := &claims[i]
 		foreign := se.drive.foreign(g.Ino, se)
 		if foreign == meta.LeaseWrite && g.Kind > meta.LeaseNone || foreign > meta.LeaseNone && g.Kind == meta.LeaseWrite {
+			if se.declared {
+				// An ack of the old stream counted that the client did not see
+				// counted: what it has is what is known here.
+				g.Kind = se.drive.kindOf(g.Ino, se)
+				continue
+			}
 			s.stats.Evictions++
 			s.endSoon(se, fmt.Sprintf("session evicted: it claims inode %d, which another session holds", g.Ino))
 			return false
+		}
+		if se.ReadOnly {
+			g.Kind = min(g.Kind, meta.LeaseRead)
 		}
 		held[g.Ino] = max(held[g.Ino], g.Kind)
 	}
@@ -114,6 +124,11 @@ func (s *Server) claim(se *session) bool {
 		if g.Kind > meta.LeaseNone {
 			s.hold(se, g.Ino, g.Kind)
 		}
+	}
+	if !s.claimLocks(se) {
+		s.stats.Evictions++
+		s.endSoon(se, "session evicted: it claims a lock which another session holds")
+		return false
 	}
 	return true
 }

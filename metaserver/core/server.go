@@ -58,6 +58,8 @@ type stream struct {
 	// resumed repeats what was in flight; the answer may have overtaken that.
 	answered map[meta.OpID]bool
 
+	lockOps map[meta.OpID]*read // SetLocks without an answer
+
 	asked int // reads and renewals without an answer
 }
 
@@ -98,6 +100,9 @@ type queued struct {
 	replies bool     // item is a client operation or log batch
 	gated   *pending // of an operation that holds gates
 	credit  *credit  // of an AllocGroups
+
+	mayCreate bool   // an OpenSession that may make its subtree
+	sealed    *drive // by an OpenSession that makes it
 }
 
 // confirmable waits for a leadership confirmation: a read or a renewal.
@@ -106,6 +111,7 @@ type confirmable struct {
 	op     *meta.OpFrame // nil for others
 	resume *meta.Resume
 	renew  *meta.Renew
+	lock   *read // SetLock or GetLock
 	again  *read // had to wait for others after its first confirmation
 }
 
@@ -262,6 +268,7 @@ func (s *Server) streamClosed(id StreamID) {
 		return
 	}
 	delete(s.streams, id)
+	s.dropLockWaits(st)
 	if st.session != nil && st.session.stream == st {
 		st.session.stream = nil
 	}

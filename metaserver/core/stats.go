@@ -16,6 +16,7 @@ type Stats struct {
 	Looks         uint64 // reads of what an operation touches
 	ReadRepeats   uint64 // reads executed again behind a recall
 	Acquires      uint64
+	LockWaits     uint64 // SetLocks that had to wait
 	Refused       uint64 // wants of Acquires without a grant
 
 	Holders uint64 // leases held

@@ -24,7 +24,7 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 			if f.Leases {
 				s.driveOf(f.Capability.Drive).leased = true
 			}
-			s.enqueue(queued{item: state.Item{Internal: &state.OpenSession{Open: *f}}, stream: st})
+			s.openSession(st, *f)
 		}
 		return
 	case *meta.Resume:
@@ -57,6 +57,8 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 		s.onRelease(st, se, f)
 	case *meta.Credit:
 		s.onCredit(st, se, f)
+	case *meta.CancelOp:
+		s.onCancelOp(st, se, f)
 	case *meta.Reclaim:
 		s.onReclaim(st, se, f)
 	case *meta.Unpin:
@@ -86,7 +88,14 @@ func (s *Server) greet(st *stream) bool {
 func (s *Server) onOp(st *stream, se *session, f *meta.OpFrame) {
 	s.onAcked(st, se, f.Acked)
 	if f.Op.Kind().IsRead() {
-		s.ask(confirmable{stream: st, op: f})
+		w := confirmable{stream: st, op: f}
+		switch f.Op.(type) {
+		case *meta.SetLock:
+			w.lock = s.lockAsked(st, f)
+		case *meta.GetLock:
+			w.lock = &read{stream: st, id: f.ID, op: f.Op}
+		}
+		s.ask(w)
 		return
 	}
 	if se.inFlight[f.ID] || st.answered[f.ID] {
@@ -248,6 +257,8 @@ func (s *Server) confirmed(w confirmable) {
 		s.reads[tok] = &read{stream: st, resume: w.resume}
 		s.emit(ReadSession{tok, w.resume.Session, w.resume.Epoch, w.resume.Nonce})
 	case st.session == nil:
+	case w.lock != nil:
+		s.lockConfirmed(w.lock)
 	case w.renew != nil:
 		st.asked--
 		st.session.deadline = s.now + s.cfg.TTL + s.cfg.TTL/10
@@ -304,7 +315,7 @@ func (s *Server) onSessionRead(ev SessionRead) {
 	}
 	se.reclaimed = false
 	se.pins = map[meta.Ino]uint32{}
-	se.claims = nil
+	se.claims, se.lockClaims = nil, nil
 	s.logExecuted(se, ev.Result.LastLogSeq)
 	se.received = se.LastLogSeq
 	se.recorded = se.recorded[:0]
@@ -341,6 +352,7 @@ func (s *Server) onReclaim(st *stream, se *session, f *meta.Reclaim) {
 		se.pins[p.Ino] += p.Count
 	}
 	se.claims = append(se.claims, f.Leases...)
+	se.lockClaims = append(se.lockClaims, f.Locks...)
 	if !f.Last || se.closing || !s.claim(se) {
 		return
 	}
