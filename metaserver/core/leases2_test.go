@@ -459,3 +459,31 @@ func TestAckOfUnknownLogRecords(t *testing.T) {
 	w.frame(2, &meta.Ack{Recall: rec.ID, LogSeq: 5})
 	take[*meta.Evicted](w, 2)
 }
+
+// What the session's own log has changed since a read was issued is not
+// granted either.
+func TestOwnLogMakesAnswersOld(t *testing.T) {
+	for name, op := range map[string]func(d, f meta.Ino) meta.Op{
+		"attributes": func(d, f meta.Ino) meta.Op { return &meta.SetAttr{Ino: f, Set: meta.SetMode, Mode: 0o600} },
+		"victim":     func(d, f meta.Ino) meta.Op { return &meta.Unlink{Parent: 1, Name: "f"} },
+		"elsewhere":  func(d, f meta.Ino) meta.Op { return &meta.SetAttr{Ino: d, Set: meta.SetMode, Mode: 0o700} },
+	} {
+		w, d, f := two(t, "")
+		wantGrants(t, w.call(1, 1, wantWrite(1, d, f)), "1w "+show64(d)+"w "+show64(f)+"w")
+		w.step(StreamFrame{1, &meta.OpFrame{ID: 2, Op: &meta.GetAttr{Ino: f}}})
+		w.hold = holdReads
+		w.run()
+		token := w.queue[len(w.queue)-1].(Read).Token
+		w.queue = nil
+		w.frame(1, &meta.Log{First: 1, Records: []meta.LogRecord{record(op(d, f))}})
+		take[*meta.LogAck](w, 1)
+		w.step(ReadDone{Token: token, Outcome: done(&meta.AttrResult{Attr: meta.Attr{Ino: f}})})
+		want := ""
+		if name == "elsewhere" {
+			want = show64(f) + "w"
+		}
+		if got := grants(take[*meta.Reply](w, 1)); got != want {
+			t.Errorf("%s: grants %q, want %q", name, got, want)
+		}
+	}
+}

@@ -216,6 +216,7 @@ func (s *Server) logApplied(q *queued, o meta.Outcome) {
 		s.endSoon(se, "session evicted: its log was refused: "+o.Err.Error())
 	} else if res, ok := o.Result.(*meta.SessionResult); ok {
 		ack.Seq = res.LastLogSeq
+		s.logChanged(se, q.item.Records)
 		s.logExecuted(se, res.LastLogSeq)
 	}
 	if se.stream == nil {

@@ -192,6 +192,7 @@ func (s *Server) recallOver(se *session, r *recall) {
 		se.owesLess(it)
 		s.itemOver(it)
 	}
+	s.emit(HandedOver{s.now - r.began})
 	s.stats.RecallsDone++
 	s.stats.RecallTime += s.now - r.began
 	s.stats.RecallLongest = max(s.stats.RecallLongest, s.now-r.began)
