@@ -10,7 +10,8 @@ import (
 // serializes Step.
 type Server struct {
 	cfg     Config
-	now     Time
+	now     Time // of pass
+	lost    Time // in which the core stood still: the adapter's clock less now
 	leading bool
 	term    uint64         // of this reign
 	leader  LostLeadership // hint for clients while another leads
@@ -40,7 +41,7 @@ type Server struct {
 	orphans  orphanage
 	garbage  bool // the reclaim queue may hold work
 	reaping  bool // a Reclaim entry is under way
-	timerSet Time
+	timerSet Time // of the Tick to come, 0 = none; by now's time
 }
 
 type stream struct {
@@ -152,7 +153,7 @@ func (s *Server) reset() {
 // Step takes one event and returns the effects it has, in order. The slice is
 // valid until the next Step. now never goes back.
 func (s *Server) Step(now Time, ev Event) []Effect {
-	s.now = max(s.now, now)
+	s.pass(now)
 	s.effects = s.effects[:0]
 	switch ev := ev.(type) {
 	case StreamOpened:
@@ -342,20 +343,4 @@ func (s *Server) onSubmit(ev Submit) {
 		return
 	}
 	s.enqueue(queued{item: state.Item{Internal: ev.Op}, submit: ev.Token})
-}
-
-func (s *Server) setTimer() {
-	var at Time
-	for _, id := range s.order {
-		if se := s.sessions[id]; !se.closing && (at == 0 || se.deadline < at) {
-			at = se.deadline
-		}
-	}
-	if due := s.recallsDue(); due != 0 && (at == 0 || due < at) {
-		at = due
-	}
-	if at != 0 && at != s.timerSet {
-		s.timerSet = at
-		s.emit(Timer{at})
-	}
 }
