@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -60,6 +61,9 @@ func waits(t *testing.T, cmd *exec.Cmd, done <-chan error) (waits bool, err erro
 		default:
 		}
 		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // it has ended
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
