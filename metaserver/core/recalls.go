@@ -22,6 +22,7 @@ type recall struct {
 	deadline Time // without answer or progress the session ends
 	acked    bool // not effective before the log has been executed up to seq
 	seq      uint64
+	over     bool
 	less     []meta.Grant
 }
 
@@ -178,9 +179,10 @@ func (r *recall) kept(it *recallItem) meta.LeaseKind {
 
 // recallOver makes an answer count.
 func (s *Server) recallOver(se *session, r *recall) {
-	if se.ended || !r.acked {
-		return // sent again meanwhile
+	if se.ended || !r.acked || r.over || r.seq > se.LastLogSeq {
+		return // sent again meanwhile, and perhaps answered again
 	}
+	r.over = true
 	for i, x := range se.recalls {
 		if x == r {
 			se.recalls = append(se.recalls[:i], se.recalls[i+1:]...)
