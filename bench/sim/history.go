@@ -377,7 +377,7 @@ func (h *history) judgeKey(key histKey) {
 			}
 		} else {
 			inv = x.look.inv
-			if h.phantom(x.look) {
+			if h.phantom(x.look) || x.look.k.c.doubtful(x.look.at) {
 				continue
 			}
 			if place = v.find(x.look, floor(inv), begun); place < 0 {
