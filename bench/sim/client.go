@@ -298,6 +298,7 @@ func (c *client) received(f meta.Frame) {
 	case *meta.Welcome:
 		c.session, c.epoch = f.Session, f.Epoch
 		c.w.history.clients[f.Session] = c
+		c.w.history.lives[f.Session] = life{c.kernel, c.lost}
 		c.valid = c.helloAt + int64(serverTTL)
 	case *meta.Renewed:
 		c.valid = max(c.valid, c.sentAt[f.Seq]+int64(serverTTL))
