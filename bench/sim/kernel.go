@@ -156,6 +156,7 @@ func (k *kernel) answered(a client_core.Answer) {
 	if (a.Err == nil) == (a.Result == nil) {
 		w.fail("%s answers request %d with result %v and error %v", k.c.name, a.ID, a.Result, a.Err)
 	}
+	w.history.answered(x.op)
 	k.checkStale(x, a.Err)
 	k.checkPassed(x, a)
 	// Of two flushes one is told of a loss: the order of their answers counts.

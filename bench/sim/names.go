@@ -265,7 +265,7 @@ func (a *app) page(dir *ref, op *meta.ReadDir, all bool) {
 				a.listed(x, dir, op.Cookie, res)
 				for i := range res.Entries {
 					if res.Plus {
-						k.linkPlus(x, dir, &res.Entries[i], life(ans.Lives, i))
+						k.linkPlus(x, dir, &res.Entries[i], lifeAt(ans.Lives, i))
 					}
 				}
 			}
@@ -281,7 +281,7 @@ func (a *app) page(dir *ref, op *meta.ReadDir, all bool) {
 	})
 }
 
-func life(list []client_core.Cache, i int) client_core.Cache {
+func lifeAt(list []client_core.Cache, i int) client_core.Cache {
 	if i < len(list) {
 		return list[i]
 	}

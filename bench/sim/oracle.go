@@ -267,6 +267,9 @@ func (o *oracle) internal(index uint64, now int64, op state.Internal, got meta.O
 		o.opened(index, x, got)
 	case *state.CloseSession:
 		delete(o.sessions, x.Session)
+		if c := o.w.history.clients[x.Session]; c != nil && o.w.leases {
+			c.ended(x.Session)
+		}
 		for _, ino := range o.orphanList() {
 			delete(o.orphans[ino].pins, x.Session)
 			o.settle(index, ino)
