@@ -9,16 +9,16 @@ import (
 	"agentdrive/metaserver/meta"
 )
 
-// leased is ready for a client that asks for leases.
-func leased(t *testing.T, change ...func(*Config)) *hand {
+// leasedData is ready for a client that asks for leases.
+func leasedData(t *testing.T, change ...func(*Config)) *hand {
 	h := ready(t, append([]func(*Config){func(c *Config) { c.NoLeases = false }}, change...)...)
 	h.frame(&meta.Credited{FirstGroup: 50, Groups: 100, Unlimited: true})
 	h.out = nil
 	return h
 }
 
-// grant gives the client a lease with these attributes.
-func (h *hand) grant(kind meta.LeaseKind, a meta.Attr) {
+// hold gives the client a lease with these attributes.
+func (h *hand) hold(kind meta.LeaseKind, a meta.Attr) {
 	h.t.Helper()
 	id := h.request(&meta.GetAttr{Ino: a.Ino})
 	h.frame(&meta.Reply{ID: h.op().ID, Outcome: done(&meta.AttrResult{Attr: a}), Grants: []meta.Grant{{Ino: a.Ino, Kind: kind}}})
@@ -57,8 +57,8 @@ func (h *hand) wants(p *FilePlan, want []byte, blocks map[chunk.BlockID]fakeBloc
 }
 
 func TestLeasedWriteGoesThroughTheLog(t *testing.T) {
-	h := leased(t)
-	h.grant(meta.LeaseWrite, regular(10, 50, 7))
+	h := leasedData(t)
+	h.hold(meta.LeaseWrite, regular(10, 50, 7))
 	a := h.write(10, 50, 20)
 	b := h.write(10, 0, 10)
 	if a.Size != 70 || b.Size != 70 || b.Mtime <= a.Mtime || b.Ctime != b.Mtime || a.Mtime <= 1000 {
@@ -85,8 +85,8 @@ func TestLeasedWriteGoesThroughTheLog(t *testing.T) {
 }
 
 func TestLeasedFsync(t *testing.T) {
-	h := leased(t)
-	h.grant(meta.LeaseWrite, regular(10, 0, 1))
+	h := leasedData(t)
+	h.hold(meta.LeaseWrite, regular(10, 0, 1))
 	h.write(10, 0, 10)
 	for _, op := range []any{Fsync{Ino: 10}, SyncAll{}, WriteFile{Ino: 10, Data: []byte("x"), Sync: true}} {
 		h.write(10, 0, 10)
@@ -101,7 +101,7 @@ func TestLeasedFsync(t *testing.T) {
 
 func TestRefusedLeaseMeansSynchronous(t *testing.T) {
 	for _, app := range []bool{false, true} {
-		h := leased(t)
+		h := leasedData(t)
 		id := h.request(WriteFile{Ino: 10, Off: 100, Data: []byte("abc"), Append: app})
 		o := h.op()
 		if a, ok := o.Op.(*meta.Acquire); !ok || len(a.Wants) != 1 || a.Wants[0] != (meta.Grant{Ino: 10, Kind: meta.LeaseWrite}) {
@@ -127,7 +127,7 @@ func TestRefusedLeaseMeansSynchronous(t *testing.T) {
 }
 
 func TestAcquiredLeaseMeansLocal(t *testing.T) {
-	h := leased(t)
+	h := leasedData(t)
 	id := h.request(WriteFile{Ino: 10, Data: []byte("abc"), Append: true})
 	h.frame(&meta.Reply{ID: h.op().ID, Outcome: done(&meta.AcquireResult{Attrs: []meta.Attr{regular(10, 5, 1)}}),
 		Grants: []meta.Grant{{Ino: 10, Kind: meta.LeaseWrite}}})
@@ -146,8 +146,8 @@ func TestAcquiredLeaseMeansLocal(t *testing.T) {
 // TestPlacedDataKeepsItsPlace: a rename finds the data before it, and both
 // wait for the block.
 func TestPlacedDataKeepsItsPlace(t *testing.T) {
-	h := leased(t)
-	h.grant(meta.LeaseWrite, regular(10, 0, 1))
+	h := leasedData(t)
+	h.hold(meta.LeaseWrite, regular(10, 0, 1))
 	h.write(10, 0, 5000)
 	h.write(10, 100<<10, 10)
 	if seq := h.c.placeData(10); seq != 1 {
@@ -179,8 +179,8 @@ func TestPlacedDataKeepsItsPlace(t *testing.T) {
 }
 
 func TestBackgroundStoresBlocksFirst(t *testing.T) {
-	h := leased(t)
-	h.grant(meta.LeaseWrite, regular(10, 0, 1))
+	h := leasedData(t)
+	h.hold(meta.LeaseWrite, regular(10, 0, 1))
 	h.write(10, 0, testBlock) // a full chunk
 	p := h.put()
 	h.write(10, testBlock, 10)
@@ -203,7 +203,7 @@ func (h *hand) born(name string) meta.Ino {
 	h.t.Helper()
 	dir := meta.Attr{Ino: 1, Mode: meta.ModeDir | 0o755, Nlink: 2}
 	if h.c.nodeOf(1) == nil {
-		h.grant(meta.LeaseWrite, dir)
+		h.hold(meta.LeaseWrite, dir)
 		id := h.request(&meta.ReadDir{Dir: 1, Limit: 10})
 		h.frame(&meta.Reply{ID: h.op().ID, Outcome: done(&meta.DirResult{EOF: true}), Grants: []meta.Grant{{Ino: 1, Kind: meta.LeaseWrite}}})
 		h.answered(id)
@@ -215,7 +215,7 @@ func (h *hand) born(name string) meta.Ino {
 // TestBornFileNeedsNoServer: nothing is asked about a file that only the log
 // knows, and nothing after either.
 func TestBornFileNeedsNoServer(t *testing.T) {
-	h := leased(t)
+	h := leasedData(t)
 	ino := h.born("f")
 	if p := h.read(ino, 0, 100); len(p.Pieces) != 0 || !p.Keep {
 		t.Fatalf("%+v", p)
@@ -272,7 +272,7 @@ func (h *hand) readVia(ino meta.Ino, m *meta.MapResult, grants ...meta.Grant) *F
 }
 
 func TestMapIsKeptUnderALease(t *testing.T) {
-	h := leased(t)
+	h := leasedData(t)
 	data := pattern(0, 100)
 	a := regular(10, 100, 3)
 	read := meta.Grant{Ino: 10, Kind: meta.LeaseRead}
@@ -325,8 +325,8 @@ func TestMapIsKeptUnderALease(t *testing.T) {
 // TestReadBehindOwnRecords: maps from before own records of the log have them
 // laid over, truncations too.
 func TestReadBehindOwnRecords(t *testing.T) {
-	h := leased(t)
-	h.grant(meta.LeaseWrite, regular(10, 100, 3))
+	h := leasedData(t)
+	h.hold(meta.LeaseWrite, regular(10, 100, 3))
 	old := func() *meta.MapResult { return mapOf(regular(10, 100, 3), pattern(0, 100)) }
 	h.write(10, 50, 100)
 	id := h.request(&meta.SetAttr{Ino: 10, Set: meta.SetSize, Size: 60})
@@ -357,8 +357,8 @@ func TestReadBehindOwnRecords(t *testing.T) {
 // TestTruncateDropsWhatItCuts: data that a truncation cuts off anyway is not
 // brought to the servers.
 func TestTruncateDropsWhatItCuts(t *testing.T) {
-	h := leased(t)
-	h.grant(meta.LeaseWrite, regular(10, 0, 1))
+	h := leasedData(t)
+	h.hold(meta.LeaseWrite, regular(10, 0, 1))
 	h.write(10, 0, 5000)
 	h.c.beforeTruncate(10, 0)
 	if h.c.log.last != 0 || h.c.Stats().Dirty != 0 {
@@ -375,10 +375,10 @@ func TestTruncateDropsWhatItCuts(t *testing.T) {
 
 // TestSmallFilesShareABlock: and the records that name it follow one another.
 func TestSmallFilesShareABlock(t *testing.T) {
-	h := leased(t, func(c *Config) { c.BlockSize = 64 << 10 })
+	h := leasedData(t, func(c *Config) { c.BlockSize = 64 << 10 })
 	var want [][]byte
 	for i := range meta.Ino(5) {
-		h.grant(meta.LeaseWrite, regular(10+i, 0, 1))
+		h.hold(meta.LeaseWrite, regular(10+i, 0, 1))
 		data := bytes.Repeat([]byte{byte('a' + i)}, 5000+int(i))
 		want = append(want, data)
 		h.answered(h.request(WriteFile{Ino: 10 + i, Data: bytes.Clone(data)}))
@@ -432,10 +432,10 @@ func TestSmallFilesShareABlock(t *testing.T) {
 // TestRecallTakesDirtyPages: WRITEs that the kernel makes while it is told to
 // forget belong to the flush.
 func TestRecallTakesDirtyPages(t *testing.T) {
-	h := leased(t)
+	h := leasedData(t)
 	h.step(OpenFile{Ino: 10})
 	h.c.pinned(10, true)
-	h.grant(meta.LeaseWrite, regular(10, 0, 1))
+	h.hold(meta.LeaseWrite, regular(10, 0, 1))
 	h.write(10, 0, 10)
 	h.frame(&meta.Recall{ID: 5, Items: []meta.RecallItem{{Ino: 10, Mode: meta.RecallRelease}}})
 	v := one(h, take[Invalidate](h), "invalidations")
@@ -455,10 +455,10 @@ func TestRecallTakesDirtyPages(t *testing.T) {
 // TestRecallUnderReadLease: dirty pages of a file that is not held exclusively
 // must not wait for what waits for the recall.
 func TestRecallUnderReadLease(t *testing.T) {
-	h := leased(t)
+	h := leasedData(t)
 	h.step(OpenFile{Ino: 10})
 	h.c.pinned(10, true)
-	h.grant(meta.LeaseRead, regular(10, 0, 1))
+	h.hold(meta.LeaseRead, regular(10, 0, 1))
 	h.frame(&meta.Recall{ID: 5, Items: []meta.RecallItem{{Ino: 10, Mode: meta.RecallRelease}}})
 	v := one(h, take[Invalidate](h), "invalidations")
 	h.answered(h.request(WriteFile{Ino: 10, Data: pattern(0, 100), Writeback: true}))
@@ -480,9 +480,9 @@ func TestRecallUnderReadLease(t *testing.T) {
 // TestLostBlockUnderLease: the log keeps its order and the size its truth when
 // a block cannot be stored.
 func TestLostBlockUnderLease(t *testing.T) {
-	h := leased(t)
+	h := leasedData(t)
 	h.step(OpenFile{Ino: 10})
-	h.grant(meta.LeaseWrite, regular(10, 0, 1))
+	h.hold(meta.LeaseWrite, regular(10, 0, 1))
 	h.write(10, 0, 5000)
 	id := h.request(Fsync{Ino: 10})
 	h.write(10, 6000, 10)
@@ -502,7 +502,7 @@ func TestLostBlockUnderLease(t *testing.T) {
 }
 
 func TestSessionLossUnderLease(t *testing.T) {
-	h := leased(t)
+	h := leasedData(t)
 	ino := h.born("f")
 	h.step(OpenFile{Ino: ino})
 	h.write(ino, 0, 5000)
@@ -522,9 +522,9 @@ func TestSessionLossUnderLease(t *testing.T) {
 
 // TestStalledDataStopsWrites: what a crash takes is bounded in time.
 func TestStalledDataStopsWrites(t *testing.T) {
-	h := leased(t)
-	h.grant(meta.LeaseWrite, regular(10, 0, 1))
-	h.grant(meta.LeaseWrite, regular(11, 0, 1))
+	h := leasedData(t)
+	h.hold(meta.LeaseWrite, regular(10, 0, 1))
+	h.hold(meta.LeaseWrite, regular(11, 0, 1))
 	h.write(10, 0, 5000)
 	h.after(5e8)
 	p := h.put()
@@ -541,7 +541,7 @@ func TestStalledDataStopsWrites(t *testing.T) {
 // TestUnlinkedFileIsForgotten: data of a file that nobody can reach any more
 // is not published.
 func TestUnlinkedFileIsForgotten(t *testing.T) {
-	h := leased(t)
+	h := leasedData(t)
 	ino := h.born("f")
 	h.write(ino, 0, 5000)
 	h.answered(h.request(&meta.Unlink{Parent: 1, Name: "f"}))

@@ -224,12 +224,15 @@ func (c *Client) beforeTruncate(ino meta.Ino, size uint64) {
 // takes its place in the log. The caller has placed the data before it, set
 // the node's attributes, and appends r now.
 func (c *Client) truncateLocal(r *record, ino meta.Ino, size uint64) {
-	f := c.fileOf(ino)
-	for _, p := range slices.Concat(f.shadows, f.parts) {
+	f, at := c.fileOf(ino), c.nodeOf(ino)
+	if at.attr.Bytes, at.guess = min(at.attr.Bytes, size), true; size == 0 {
+		at.guess = false
+	}
+	for _, p := range f.parts {
 		p.view = clip(p.view, size)
 	}
 	c.clipMap(ino, size)
-	x := &cut{size: size, version: c.nodeOf(ino).attr.DataVersion}
+	x := &cut{size: size, version: at.attr.DataVersion}
 	f.cuts = append(f.cuts, x)
 	f.newest = x.version
 	done := r.done

@@ -84,15 +84,11 @@ func (c *Client) readLeased(r *request, o ReadFile) {
 func (c *Client) readKept(r *request, o ReadFile) bool {
 	e := c.mapOf(o.Ino)
 	n := c.nodeOf(o.Ino)
-	if e == nil || e.m == nil || !c.readable(n) {
+	if e == nil || e.m == nil || !c.readable(n) || !n.attrOK {
 		return false
 	}
 	c.touchNode(n)
-	attr := e.m.Attr
-	if n.attrOK {
-		attr = n.attr
-	}
-	end := min(o.Off+uint64(o.Len), attr.Size)
+	end := min(o.Off+uint64(o.Len), n.attr.Size)
 	pos := min(o.Off, end)
 	pieces, err := serverPieces(e.m, pos, end)
 	if err == nil {
@@ -100,7 +96,7 @@ func (c *Client) readKept(r *request, o ReadFile) bool {
 			pieces = c.overlay(f, e.m.Attr.DataVersion, pieces, pos, end)
 		}
 	}
-	c.answer(r, &FilePlan{Attr: attr, Pieces: join(pieces), Keep: c.keeps(n)}, err)
+	c.answer(r, &FilePlan{Attr: n.attr, Pieces: join(pieces), Keep: c.keeps(n)}, err)
 	return true
 }
 
