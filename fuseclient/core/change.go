@@ -271,6 +271,7 @@ func (c *Client) fillAttr(o *op, n *node, a *meta.Attr) {
 		return
 	}
 	n.attr, n.attrOK, n.guess = *a, true, false
+	c.raiseFence(*a) // maps that are still on their way may be older
 }
 
 // learnRead takes the answer to a read into the table.
