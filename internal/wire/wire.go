@@ -53,6 +53,12 @@ func Marshal(dst []byte, version uint8, m Message) []byte {
 // are accepted; all bytes must be used. Byte slices in m alias b: the caller
 // must not modify b while m lives.
 func Unmarshal(b []byte, maxVersion uint8, m Message) error {
+	return UnmarshalFrom(b, 1, maxVersion, m)
+}
+
+// UnmarshalFrom is Unmarshal for layouts whose versions before minVersion are
+// no longer read: errs.Version.
+func UnmarshalFrom(b []byte, minVersion, maxVersion uint8, m Message) error {
 	if len(b) == 0 {
 		return errs.E("wire.decode", errs.Corrupt, "empty record", nil)
 	}
@@ -63,6 +69,10 @@ func Unmarshal(b []byte, maxVersion uint8, m Message) error {
 	if v > maxVersion {
 		return errs.E("wire.decode", errs.Version, fmt.Sprintf("record version %d, this program knows up to %d", v, maxVersion), nil).
 			WithHint("upgrade this program to the version that wrote the record")
+	}
+	if v < minVersion {
+		return errs.E("wire.decode", errs.Version, fmt.Sprintf("record version %d, this program reads %d and later", v, minVersion), nil).
+			WithHint("use the version of this program that wrote the record")
 	}
 	c := Coder{buf: b, off: 1, decoding: true, version: v}
 	m.Wire(&c)

@@ -55,6 +55,6 @@ func EncodeGreeting(g Greeting) []byte { return wire.Marshal(nil, FrameVersion, 
 // DecodeGreeting reads it.
 func DecodeGreeting(b []byte) (Greeting, error) {
 	var g Greeting
-	err := wire.Unmarshal(b, FrameVersion, &g)
+	err := wire.UnmarshalFrom(b, FrameVersion, FrameVersion, &g)
 	return g, err
 }

@@ -126,7 +126,7 @@ func EncodeFrame(dst []byte, f Frame) []byte {
 // DecodeFrame reads a record made by EncodeFrame; the frame aliases b.
 func DecodeFrame(b []byte) (Frame, error) {
 	var e envelope
-	if err := wire.Unmarshal(b, FrameVersion, &e); err != nil {
+	if err := wire.UnmarshalFrom(b, FrameVersion, FrameVersion, &e); err != nil {
 		return nil, errs.E("frame.decode", errs.Other, fmt.Sprintf("frame of %d bytes", len(b)), err)
 	}
 	return e.frame, nil

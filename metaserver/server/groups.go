@@ -9,8 +9,11 @@ import (
 	"agentdrive/internal/errs"
 )
 
+// groupPrefix begins the names of the groups' directories.
+const groupPrefix = "group-"
+
 // groupDir is the directory of a group inside the server's.
-func groupDir(id uint32) string { return fmt.Sprintf("group-%d", id) }
+func groupDir(id uint32) string { return fmt.Sprint(groupPrefix, id) }
 
 // checkGroups refuses a directory that holds more groups than the server was
 // asked to run: their drives would have no server. Groups beyond those of the
@@ -26,7 +29,7 @@ func checkGroups(dir string, want uint32) error {
 	}
 	highest := uint64(0)
 	for _, e := range entries {
-		if n, ok := strings.CutPrefix(e.Name(), "group-"); ok {
+		if n, ok := strings.CutPrefix(e.Name(), groupPrefix); ok {
 			if id, err := strconv.ParseUint(n, 10, 32); err == nil {
 				highest = max(highest, id)
 			}

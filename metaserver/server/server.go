@@ -92,6 +92,9 @@ type Server struct {
 // gs and the mux, and calls Close before it stops them.
 func Open(cfg Config, gs grpc.ServiceRegistrar) (*Server, error) {
 	cfg.setDefaults()
+	if err := checkFormat(cfg.Dir); err != nil {
+		return nil, err
+	}
 	if err := checkGroups(cfg.Dir, cfg.Groups); err != nil {
 		return nil, err
 	}

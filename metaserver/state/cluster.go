@@ -11,8 +11,15 @@ import (
 	"agentdrive/metaserver/meta"
 )
 
-// recordVersion is the version of the records of this package.
-const recordVersion = 1
+// recordVersion is the version of the records of this package. Version 1 had
+// other attributes in recorded replies, and sessions and drives without leases
+// and quotas; it was never released and is not read.
+const recordVersion = 2
+
+// decode reads a record of this package.
+func decode(b []byte, m wire.Message) error {
+	return wire.UnmarshalFrom(b, recordVersion, recordVersion, m)
+}
 
 // Cluster is the identity and the replication policy of the cluster; group 0.
 type Cluster struct {
@@ -137,7 +144,7 @@ func (x *RemoveDrive) Wire(c *wire.Coder) { c.String(&x.Name) }
 // DecodeDrive reads the record inside a BytesResult.
 func DecodeDrive(b []byte) (Drive, error) {
 	var d Drive
-	err := wire.Unmarshal(b, recordVersion, &d)
+	err := decode(b, &d)
 	return d, err
 }
 

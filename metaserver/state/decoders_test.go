@@ -34,8 +34,10 @@ func FuzzDecoders(f *testing.F) {
 		new(RemoveDrive),
 		new(AckReplies),
 		new(ResolveOrphans),
+		new(Reserved),
 		new(Server),
 		new(Session),
+		new(SetQuota),
 		new(Swept),
 		new(UnpinOrphans),
 	)

@@ -7,7 +7,9 @@ import (
 	"agentdrive/metaserver/tree"
 )
 
-// entryVersion is the version of Entry and Outcomes.
+// entryVersion is the version of Entry and Outcomes, and the only one that is
+// read: version 1 was never released. A change that must be read later raises
+// it and keeps decoding the older ones.
 const entryVersion = 2
 
 // Entry is one command of the Raft log: a batch of items under one time
@@ -32,11 +34,23 @@ type Item struct {
 	After uint64
 	Acked []meta.OpID
 	Op    meta.Op
+	// Reserved is what the leader has promised to other sessions and is not in
+	// the state yet: room under the drive's quota that Op must leave.
+	Reserved Reserved
 
 	First   uint64 // with Records: exactly-once channel of the log
 	Records []meta.LogRecord
 
 	Internal Internal
+}
+
+// Reserved are the credits outstanding under a drive's quota.
+type Reserved struct{ Bytes, Files uint64 }
+
+// Wire codes the fields in order.
+func (x *Reserved) Wire(c *wire.Coder) {
+	c.U64(&x.Bytes)
+	c.U64(&x.Files)
 }
 
 // Kinds of items on the wire. Append only.
@@ -75,6 +89,7 @@ func (x *Item) Wire(c *wire.Coder) {
 		c.U64(&x.After)
 		wire.List(c, &x.Acked, wire.Uint[meta.OpID])
 		meta.WireOp(c, &x.Op)
+		x.Reserved.Wire(c)
 	case itemLog:
 		wire.Uint(c, &x.Session)
 		c.U64(&x.Epoch)
@@ -93,7 +108,7 @@ func EncodeEntry(dst []byte, e *Entry) []byte { return wire.Marshal(dst, entryVe
 // DecodeEntry reads a record made by EncodeEntry; the entry aliases b.
 func DecodeEntry(b []byte) (*Entry, error) {
 	e := new(Entry)
-	if err := wire.Unmarshal(b, entryVersion, e); err != nil {
+	if err := wire.UnmarshalFrom(b, entryVersion, entryVersion, e); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -115,7 +130,7 @@ func EncodeOutcomes(dst []byte, o *Outcomes) []byte { return wire.Marshal(dst, e
 // DecodeOutcomes reads a record made by EncodeOutcomes.
 func DecodeOutcomes(b []byte) (*Outcomes, error) {
 	o := new(Outcomes)
-	if err := wire.Unmarshal(b, entryVersion, o); err != nil {
+	if err := wire.UnmarshalFrom(b, entryVersion, entryVersion, o); err != nil {
 		return nil, err
 	}
 	return o, nil
@@ -141,6 +156,7 @@ const (
 	kindSwept          uint8 = 137
 	kindAckReplies     uint8 = 138
 	kindAllocGroups    uint8 = 139
+	kindSetQuota       uint8 = 140
 	kindInitCluster    uint8 = 160
 	kindPutServer      uint8 = 161
 	kindCreateDrive    uint8 = 162
@@ -174,6 +190,8 @@ func newInternal(k uint8) Internal {
 		return new(AckReplies)
 	case kindAllocGroups:
 		return new(AllocGroups)
+	case kindSetQuota:
+		return new(SetQuota)
 	case kindInitCluster:
 		return new(InitCluster)
 	case kindPutServer:

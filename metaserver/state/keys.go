@@ -80,8 +80,8 @@ func load(v kv.View, key []byte, m wire.Message) (bool, error) {
 		return false, err
 	}
 	// Records outlive the view's buffers: decode from a copy.
-	if err := wire.Unmarshal(append([]byte(nil), b...), recordVersion, m); err != nil {
-		return false, errs.E("state.load", errs.Corrupt, "record "+string(key[:1])+"|", err)
+	if err := decode(append([]byte(nil), b...), m); err != nil {
+		return false, errs.E("state.load", errs.Other, "record "+string(key[:1])+"|", err)
 	}
 	return true, nil
 }
@@ -120,8 +120,8 @@ func scanRange[T any, P interface {
 	var bad error
 	err := v.Scan(lo, hi, func(k, b []byte) bool {
 		rec := P(new(T))
-		if bad = wire.Unmarshal(append([]byte(nil), b...), recordVersion, rec); bad != nil {
-			bad = errs.E("state.scan", errs.Corrupt, "record "+string(k[:1])+"|", bad)
+		if bad = decode(append([]byte(nil), b...), rec); bad != nil {
+			bad = errs.E("state.scan", errs.Other, "record "+string(k[:1])+"|", bad)
 			return false
 		}
 		return fn(rec)

@@ -100,6 +100,8 @@ func (m *Machine) applyInternal(tx kv.Tx, st tree.Stamp, pos int, op Internal) (
 		return &meta.EmptyResult{}, nil
 	case *AllocGroups:
 		return m.allocGroups(tx, op)
+	case *SetQuota:
+		return &meta.EmptyResult{}, setQuota(tx, op)
 	}
 	return m.applyCluster(tx, st.Now, op)
 }
@@ -110,6 +112,8 @@ type DriveState struct {
 	Name    string
 	Layer   meta.LayerID // writable top layer
 	Dropped bool         // being reclaimed
+	// The quota: what the drive may take, by the sums of StatFS; 0 = no limit.
+	MaxBytes, MaxFiles uint64
 }
 
 // Wire codes the fields in order.
@@ -118,6 +122,8 @@ func (x *DriveState) Wire(c *wire.Coder) {
 	c.String(&x.Name)
 	wire.Uint(c, &x.Layer)
 	c.Bool(&x.Dropped)
+	c.U64(&x.MaxBytes)
+	c.U64(&x.MaxFiles)
 }
 
 // Space is the drive's namespace.
@@ -262,5 +268,9 @@ func Read(v kv.View, drive meta.DriveID, op meta.Op) (meta.Result, error) {
 	if d.Dropped {
 		return nil, errs.E("drive", errs.Stale, fmt.Sprintf("drive %q was deleted", d.Name), nil)
 	}
-	return d.Space().Read(v, op)
+	res, err := d.Space().Read(v, op)
+	if st, ok := res.(*meta.StatFSResult); ok && err == nil {
+		st.MaxBytes, st.MaxFiles = d.MaxBytes, d.MaxFiles
+	}
+	return res, err
 }

@@ -107,6 +107,8 @@ func (w *writer) internal() Internal {
 		return &RemoveDrive{Name: name}
 	case 28, 29:
 		return &AllocGroups{Session: w.session().Session, N: uint32(r.IntN(4))}
+	case 30:
+		return &SetQuota{Drive: meta.DriveID(1 + r.IntN(3)), SetBytes: r.IntN(2) == 0, MaxBytes: uint64(r.IntN(4)) << 20, SetFiles: r.IntN(2) == 0, MaxFiles: uint64(r.IntN(3) * 2000)}
 	}
 	return &Reclaim{Budget: uint32(1 + r.IntN(64))}
 }

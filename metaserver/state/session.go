@@ -179,8 +179,8 @@ func Replies(v kv.View, id meta.SessionID) ([]Recorded, error) {
 	pre := keyReplies(id)
 	err := v.Scan(pre, end(pre), func(k, b []byte) bool {
 		var o meta.Outcome
-		if bad = wire.Unmarshal(append([]byte(nil), b...), recordVersion, &o); bad != nil {
-			bad = errs.E("state.scan", errs.Corrupt, "recorded reply", bad)
+		if bad = decode(append([]byte(nil), b...), &o); bad != nil {
+			bad = errs.E("state.scan", errs.Other, "recorded reply", bad)
 			return false
 		}
 		r := Recorded{ID: meta.OpID(binary.BigEndian.Uint64(k[len(pre):]))}
@@ -285,7 +285,9 @@ func (m *Machine) applyOp(tx kv.Tx, st tree.Stamp, it *Item) meta.Outcome {
 	if it.After > s.LastLogSeq {
 		return meta.Failed(errs.E("session.op", errs.Again, fmt.Sprintf("waits for log record %d", it.After), nil))
 	}
-	res, err := m.execute(tx, st, &s, it.Op)
+	res, err := m.execute(tx, &s, it.Op, func(d *DriveState) (meta.Result, error) {
+		return d.Space().ApplyWithin(tx, st, it.Op, d.room(it.Reserved))
+	})
 	if errs.Is(err, errs.Again) {
 		return meta.Failed(err) // not executed, so not recorded
 	}
@@ -294,8 +296,8 @@ func (m *Machine) applyOp(tx kv.Tx, st tree.Stamp, it *Item) meta.Outcome {
 	return rec
 }
 
-// execute runs a mutation for a session.
-func (m *Machine) execute(tx kv.Tx, st tree.Stamp, s *Session, op meta.Op) (meta.Result, error) {
+// execute runs a mutation for a session: apply does what concerns the drive.
+func (m *Machine) execute(tx kv.Tx, s *Session, op meta.Op, apply func(*DriveState) (meta.Result, error)) (meta.Result, error) {
 	if late, ok := op.(*meta.LateAck); ok {
 		return &meta.EmptyResult{}, tree.LateAck(tx, late.Copies)
 	}
@@ -311,7 +313,22 @@ func (m *Machine) execute(tx kv.Tx, st tree.Stamp, s *Session, op meta.Op) (meta
 	if err != nil {
 		return nil, err
 	}
-	return d.Space().Apply(tx, st, op)
+	return apply(&d)
+}
+
+// executeLogged runs a record of a session's log. Its client has answered for
+// it already: it is not held against the quota (its credit was), and must not
+// be put off.
+func (m *Machine) executeLogged(tx kv.Tx, index uint64, s *Session, rec *meta.LogRecord) error {
+	st := tree.Stamp{Index: index, Now: rec.Now}
+	_, err := m.execute(tx, s, rec.Op, func(d *DriveState) (meta.Result, error) {
+		res, err := d.Space().Apply(tx, st, rec.Op)
+		if errs.Is(err, errs.Again) || errs.Is(err, errs.TooBig) {
+			res, err = d.Space().Unbounded().Apply(tx, st, rec.Op)
+		}
+		return res, err
+	})
+	return err
 }
 
 // applyLog executes delegated operations in order. One that fails poisons the
@@ -336,7 +353,7 @@ func (m *Machine) applyLog(tx kv.Tx, st tree.Stamp, it *Item) (meta.Result, erro
 		if seq <= s.LastLogSeq {
 			continue
 		}
-		if _, err := m.execute(tx, tree.Stamp{Index: st.Index, Now: rec.Now}, &s, rec.Op); err != nil {
+		if err := m.executeLogged(tx, st.Index, &s, rec); err != nil {
 			refused = errs.E("session.log", errs.Other, fmt.Sprintf("record %d", seq), err)
 			break
 		}

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"fmt"
+	"math"
 
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
@@ -15,8 +16,8 @@ type Space struct {
 	Drive meta.DriveID
 	Layer meta.LayerID
 
-	// cut replaces maxCut in tests, so that small files reach the queue. It
-	// must be the same on all replicas: production leaves it 0.
+	// cut replaces maxCut: in tests, so that small files reach the queue, and
+	// for Unbounded. It must be the same on all replicas; usually it is 0.
 	cut int
 }
 
@@ -35,6 +36,14 @@ func (s Space) maxCut() int {
 		return s.cut
 	}
 	return maxCut
+}
+
+// Unbounded is the space for operations that must be executed as they are, now:
+// they never fail with errs.Again or errs.TooBig, and their work may grow with
+// the size of a file. For those that were refused so.
+func (s Space) Unbounded() Space {
+	s.cut = math.MaxInt
+	return s
 }
 
 // fail makes the error of an operation.
@@ -65,8 +74,22 @@ func (s Space) Init(tx kv.Tx, st Stamp, mode uint32, uid, gid uint32) error {
 // errs.Again (run ReclaimStep, then repeat). See the package doc for what an
 // error leaves behind. meta.LateAck is not a namespace operation: see LateAck.
 func (s Space) Apply(tx kv.Tx, st Stamp, op meta.Op) (meta.Result, error) {
+	return s.ApplyWithin(tx, st, op, Unlimited)
+}
+
+// ApplyWithin is Apply under a quota: errs.Quota when the drive would grow, and
+// be larger than room. What does not grow it is never refused. errs.Again: the
+// drive is full, but bytes wait for the queue that count no longer.
+func (s Space) ApplyWithin(tx kv.Tx, st Stamp, op meta.Op, room Room) (meta.Result, error) {
 	u := &unit{Space: s, tx: tx, st: st}
+	if err := u.loadCounters(); err != nil {
+		return nil, err
+	}
+	before := u.count
 	res, err := u.run(op)
+	if err == nil {
+		err = u.checkRoom(before, room)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -75,9 +98,6 @@ func (s Space) Apply(tx kv.Tx, st Stamp, op meta.Op) (meta.Result, error) {
 }
 
 func (u *unit) run(op meta.Op) (meta.Result, error) {
-	if err := u.loadCounters(); err != nil {
-		return nil, err
-	}
 	switch x := op.(type) {
 	case *meta.Make:
 		return u.create(x)

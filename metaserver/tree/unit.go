@@ -21,6 +21,9 @@ type unit struct {
 	edits []edit
 	count counters
 	dirty bool // count changed
+	// replaced are bytes that a Write put over others that wait for the queue:
+	// they count twice until then, but do not grow the drive.
+	replaced uint64
 }
 
 // node is an inode in use by a unit.

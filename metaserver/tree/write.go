@@ -146,6 +146,7 @@ func (u *unit) overwrite(n *node, exts []extent) (change, error) {
 			return ch, err
 		}
 		old = unite(old, found)
+		u.replaced = marked[len(marked)-1].end() - marked[0].Off
 	}
 	ch.put = merge(n.Trim, old, exts, &ch.drop)
 	return ch, nil
