@@ -171,6 +171,34 @@ func TestInvalidateBehindOwnWrite(t *testing.T) {
 	s.end()
 }
 
+// TestWriteIsNotSeenEarly: what a WRITE has put into a page that the kernel
+// already had is shown to others beside it as soon as it is there. A Backend
+// that must ask the servers first forgets the page meanwhile; the WRITE itself
+// does not stand in the way.
+func TestWriteIsNotSeenEarly(t *testing.T) {
+	s := newScene(t, nil)
+	ino := s.file("f", strings.Repeat("a", 4096))
+	fd, rd := s.open("f", unix.O_RDWR), s.open("f", unix.O_RDONLY)
+	s.pread(rd, 0, 10)
+	s.fs.hang(isOp(func(w core.WriteFile) bool { return true }))
+	done := s.start(func() error {
+		_, err := unix.Pwrite(fd, []byte("w"), 5)
+		return err
+	})
+	<-s.fs.invalidate(nil, core.Inval{Ino: ino})
+	if got := s.pread(rd, 4, 3); got != "aaa" {
+		t.Errorf("read %q while the write is open", got)
+	}
+	s.fs.letGo()
+	must(t, <-done)
+	if got := s.pread(rd, 4, 3); got != "awa" {
+		t.Errorf("read %q after the write", got)
+	}
+	must(t, unix.Close(fd))
+	must(t, unix.Close(rd))
+	s.end()
+}
+
 // TestInvalidateBehindLateWrite: the WRITE comes while the invalidation waits
 // for a READ, and would hang it in its turn.
 func TestInvalidateBehindLateWrite(t *testing.T) {
