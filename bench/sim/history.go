@@ -157,7 +157,10 @@ func (h *history) answered(op any) {
 // ends notes its answer.
 func (h *history) ends(m *mutation, a client_core.Answer) {
 	m.at = h.w.now
+	_, isMake := m.op.(*meta.Make)
 	switch {
+	case isMake && opened(a):
+		m.fails = true // it found what it would have made
 	case a.Err == nil:
 		m.ok, m.resp = true, h.w.observe()
 	case errs.Is(a.Err, errs.Interrupted) || errs.Is(a.Err, errs.IO) || errs.Is(a.Err, errs.Unavailable) || errs.Is(a.Err, errs.Expired):
@@ -170,6 +173,12 @@ func (h *history) ends(m *mutation, a client_core.Answer) {
 	if e, ok := a.Result.(*meta.EntryResult); ok {
 		m.keys = append(m.keys, histKey{'a', e.Attr.Ino, ""})
 	}
+}
+
+// opened reports whether an answer tells of an inode that was there before.
+func opened(a client_core.Answer) bool {
+	e, ok := a.Result.(*meta.EntryResult)
+	return ok && !e.Created
 }
 
 // shape identifies a mutation in a log of a client, whose records carry more
