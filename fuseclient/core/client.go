@@ -19,6 +19,7 @@ const (
 	againDelay   = Time(20e6)  // first pause after errs.Again; doubles to maxDelay
 	maxDelay     = Time(1e9)   // longest pause between attempts of anything else
 	maxRetry     = Time(250e6) // longest pause between streams: a new leader is found at once
+	quietDelay   = Time(1e9)   // silence of a stream that owes an answer before it is questioned
 	helloPeriods = 2           // RenewEvery periods to wait for Welcome
 )
 
@@ -119,6 +120,7 @@ func (c *Client) Step(now Time, ev Event) []Effect {
 	c.flushUnpins(false)
 	c.pumpAll()
 	c.finishShutdown()
+	c.expect()
 	c.setTimer()
 	return c.out
 }

@@ -43,6 +43,8 @@ type node struct {
 	gone      bool   // its last name is
 	dying     bool   // it is in leases.dead
 
+	changed meta.OpID // answers to reads sent up to this one are older than an own change
+	renamed meta.OpID // the same for names, and synchronous changes
 	granted meta.OpID // the last listing that granted it; scratch
 	ignore  meta.OpID // grants in replies to operations up to this one are void: a Release left after them
 	refused Time      // no Write is asked for before
@@ -537,6 +539,7 @@ func (c *Client) forgetLeases() {
 	l.recalls = nil
 	for _, n := range all {
 		n.seq, n.born, n.recalls, n.limit, n.refused, n.ignore = 0, 0, 0, meta.LeaseWrite, 0, 0
+		n.changed, n.renamed = 0, 0
 		if n.dir != nil {
 			n.dir.unblock()
 			n.dir.group = 0 // it was the session's

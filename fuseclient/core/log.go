@@ -66,7 +66,8 @@ func (c *Client) logAppend(r *record) {
 		l.flushAt = c.now + logDelay
 	}
 	for _, ino := range r.inos {
-		c.node(ino).seq = r.seq
+		n := c.node(ino)
+		n.seq, n.changed = r.seq, c.ops.last
 	}
 }
 
