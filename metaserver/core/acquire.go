@@ -169,6 +169,9 @@ func (s *Server) drain(n *node, se *session) {
 // acquireChanged reports whether attributes in the answer may be out of date.
 func (s *Server) acquireChanged(r *read, wants []meta.Grant) bool {
 	d := r.stream.session.drive
+	if r.stream.session.logRemoved >= r.token {
+		return true
+	}
 	for _, w := range wants {
 		if d.changes.since(gateKey{ino: w.Ino}, true, r.token) {
 			return true
@@ -180,7 +183,7 @@ func (s *Server) acquireChanged(r *read, wants []meta.Grant) bool {
 // acquireGrant grants one want, or as much of it as can be had.
 func (s *Server) acquireGrant(g *granting, r *read, w meta.Grant, a *meta.Attr) {
 	d, k := g.se.drive, gateKey{ino: w.Ino}
-	if a.Ino == 0 || d.changes.since(k, true, r.token) && !s.breaks.staleGrant {
+	if a.Ino == 0 || (d.changes.since(k, true, r.token) || g.se.logRemoved >= r.token) && !s.breaks.staleGrant {
 		return
 	}
 	kind := meta.LeaseRead

@@ -196,6 +196,10 @@ type Submitted struct {
 // Timer asks for a Tick at or soon after At; a later Timer replaces it.
 type Timer struct{ At Time }
 
+// HandedOver says how long a recall took, from sending it until its answer
+// counted. For metrics.
+type HandedOver struct{ Took Time }
+
 // Notice is for people: logged at level info.
 type Notice struct {
 	Text    string
@@ -212,6 +216,7 @@ func (ReadSession) effect() {}
 func (FindOrphans) effect() {}
 func (Submitted) effect()   {}
 func (Timer) effect()       {}
+func (HandedOver) effect()  {}
 func (Notice) effect()      {}
 
 // Config of a server core. Zero values take the defaults named.

@@ -97,6 +97,34 @@ func (s *Server) delegate(se *session, op meta.Op) meta.Ino {
 	return 0
 }
 
+// logChanged stamps what an executed batch has changed, for reads of the
+// session itself: nobody else can have been granted anything of it. Victims
+// are not named by their records: older reads then tell nothing about inodes.
+func (s *Server) logChanged(se *session, records []meta.LogRecord) {
+	d := se.drive
+	if s.oldest() > s.lastToken {
+		return // nobody reads
+	}
+	for i := range records {
+		switch op := records[i].Op.(type) {
+		case *meta.Unlink, *meta.Rmdir, *meta.Rename:
+			se.logRemoved = s.lastToken
+		case *meta.Make:
+			s.changed(d, gateKey{ino: op.Ino}, true)
+		}
+		set := namedIn(records[i].Op)
+		for _, n := range set.Names {
+			s.changed(d, gateKey{n.Dir, n.Name}, true)
+		}
+		for _, ino := range set.Dirs {
+			s.changed(d, gateKey{ino: ino}, false)
+		}
+		for _, ino := range set.Inos {
+			s.changed(d, gateKey{ino: ino}, true)
+		}
+	}
+}
+
 // born gives a session the inode that its log brings, for writing, with a pin
 // for the entry that its kernel has been given.
 func (s *Server) born(se *session, ino meta.Ino) meta.Ino {

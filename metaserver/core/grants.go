@@ -132,7 +132,7 @@ func (s *Server) cleanInode(se *session, ino meta.Ino, t Token) bool {
 		return true
 	}
 	d, k := se.drive, gateKey{ino: ino}
-	return !d.gated(k, true) && !d.changes.since(k, true, t)
+	return !d.gated(k, true) && !d.changes.since(k, true, t) && se.logRemoved < t
 }
 
 // granting collects the grants of one reply.

@@ -59,8 +59,9 @@ type leaseState struct {
 	leases   map[meta.Ino]*node
 	writes   int // of them, with kind Write
 
-	received uint64 // highest log record that arrived
-	afterLog []*logWaiter
+	logRemoved Token  // when its log last took a name away, by the clock of reads
+	received   uint64 // highest log record that arrived
+	afterLog   []*logWaiter
 
 	recalls    []*recall // without an answer, or answered and not effective; oldest first
 	lastRecall uint64

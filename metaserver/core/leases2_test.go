@@ -459,3 +459,83 @@ func TestAckOfUnknownLogRecords(t *testing.T) {
 	w.frame(2, &meta.Ack{Recall: rec.ID, LogSeq: 5})
 	take[*meta.Evicted](w, 2)
 }
+
+// What the session's own log has changed since a read was issued is not
+// granted either.
+func TestOwnLogMakesAnswersOld(t *testing.T) {
+	for name, op := range map[string]func(d, f meta.Ino) meta.Op{
+		"attributes": func(d, f meta.Ino) meta.Op { return &meta.SetAttr{Ino: f, Set: meta.SetMode, Mode: 0o600} },
+		"victim":     func(d, f meta.Ino) meta.Op { return &meta.Unlink{Parent: 1, Name: "f"} },
+		"elsewhere":  func(d, f meta.Ino) meta.Op { return &meta.SetAttr{Ino: d, Set: meta.SetMode, Mode: 0o700} },
+	} {
+		w, d, f := two(t, "")
+		wantGrants(t, w.call(1, 1, wantWrite(1, d, f)), "1w "+show64(d)+"w "+show64(f)+"w")
+		w.step(StreamFrame{1, &meta.OpFrame{ID: 2, Op: &meta.GetAttr{Ino: f}}})
+		w.hold = holdReads
+		w.run()
+		token := w.queue[len(w.queue)-1].(Read).Token
+		w.queue = nil
+		w.frame(1, &meta.Log{First: 1, Records: []meta.LogRecord{record(op(d, f))}})
+		take[*meta.LogAck](w, 1)
+		w.step(ReadDone{Token: token, Outcome: done(&meta.AttrResult{Attr: meta.Attr{Ino: f}})})
+		want := ""
+		if name == "elsewhere" {
+			want = show64(f) + "w"
+		}
+		if got := grants(take[*meta.Reply](w, 1)); got != want {
+			t.Errorf("%s: grants %q, want %q", name, got, want)
+		}
+	}
+}
+
+// The ack of an old stream does not stand for that of the new one.
+func TestAckOfAnOldStreamDoesNotCount(t *testing.T) {
+	w, d, _ := two(t, "")
+	first := groupOf(w, 2)
+	w.call(2, 1, wantWrite(d))
+	w.op(1, 1, mkdirIn(d, "x"))
+	rec := take[*meta.Recall](w, 2)
+	w.hold = holdPropose
+	log := func(seq uint64) meta.Frame {
+		return &meta.Log{First: seq, Records: []meta.LogRecord{record(logMake(d, string(rune('a'+seq)), first+meta.Ino(seq)))}}
+	}
+	w.frame(2, log(1))
+	w.frame(2, &meta.Ack{Recall: rec.ID, LogSeq: 1}) // waits for record 1
+	w.step(StreamClosed{2})
+	claims := []meta.Grant{{Ino: d, Kind: meta.LeaseWrite}, {Ino: first + 1, Kind: meta.LeaseWrite}}
+	w.resume(2, 12, claims...)
+	w.frame(12, log(1))
+	w.frame(12, log(2))
+	rec = take[*meta.Recall](w, 12)
+	w.frame(12, &meta.Ack{Recall: rec.ID, LogSeq: 2})
+	for i, ef := range w.queue { // the log up to record 1
+		if p, ok := ef.(Propose); ok {
+			w.queue = append(w.queue[:i:i], w.queue[i+1:]...)
+			w.do(p)
+			break
+		}
+	}
+	w.run()
+	if w.s.sessions[w.ids[2]].LastLogSeq != 1 || w.s.Lease(w.ids[2], d) != meta.LeaseWrite {
+		t.Fatal("the first ack counted")
+	}
+	w.release()
+	if r := take[*meta.Reply](w, 1); r.Outcome.Err != nil {
+		t.Fatal(r.Outcome.Err)
+	}
+}
+
+// A quota ends what was given without limits.
+func TestQuotaEndsUnlimitedCredit(t *testing.T) {
+	w, _, _ := two(t, "")
+	groupOf(w, 1)
+	w.step(Submit{Token: 1, Op: &state.SetQuota{Drive: 1, SetFiles: true, MaxFiles: 5}})
+	w.run()
+	if c := take[*meta.Credited](w, 1); c.Unlimited {
+		t.Fatalf("%+v", c)
+	}
+	w.frame(1, &meta.Credit{Groups: 2, Bytes: 10, Files: 10})
+	if c := take[*meta.Credited](w, 1); c.Unlimited || c.Groups != 2 || c.Files != 0 {
+		t.Fatalf("%+v", c)
+	}
+}

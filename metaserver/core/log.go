@@ -216,6 +216,7 @@ func (s *Server) logApplied(q *queued, o meta.Outcome) {
 		s.endSoon(se, "session evicted: its log was refused: "+o.Err.Error())
 	} else if res, ok := o.Result.(*meta.SessionResult); ok {
 		ack.Seq = res.LastLogSeq
+		s.logChanged(se, q.item.Records)
 		s.logExecuted(se, res.LastLogSeq)
 	}
 	if se.stream == nil {
@@ -290,6 +291,10 @@ func (s *Server) internalApplied(q *queued, o meta.Outcome) {
 		s.reaping = false
 		if res, ok := o.Result.(*meta.BytesResult); ok && len(res.Data) == 1 && res.Data[0] == 0 {
 			s.garbage = true
+		}
+	case *state.SetQuota:
+		if o.Err == nil {
+			s.quotaSet(op)
 		}
 	case *state.AllocGroups:
 		if q.credit != nil {

@@ -22,6 +22,7 @@ type recall struct {
 	deadline Time // without answer or progress the session ends
 	acked    bool // not effective before the log has been executed up to seq
 	seq      uint64
+	over     bool
 	less     []meta.Grant
 }
 
@@ -178,9 +179,10 @@ func (r *recall) kept(it *recallItem) meta.LeaseKind {
 
 // recallOver makes an answer count.
 func (s *Server) recallOver(se *session, r *recall) {
-	if se.ended || !r.acked {
-		return // sent again meanwhile
+	if se.ended || !r.acked || r.over || r.seq > se.LastLogSeq {
+		return // sent again meanwhile, and perhaps answered again
 	}
+	r.over = true
 	for i, x := range se.recalls {
 		if x == r {
 			se.recalls = append(se.recalls[:i], se.recalls[i+1:]...)
@@ -192,6 +194,7 @@ func (s *Server) recallOver(se *session, r *recall) {
 		se.owesLess(it)
 		s.itemOver(it)
 	}
+	s.emit(HandedOver{s.now - r.began})
 	s.stats.RecallsDone++
 	s.stats.RecallTime += s.now - r.began
 	s.stats.RecallLongest = max(s.stats.RecallLongest, s.now-r.began)

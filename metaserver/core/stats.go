@@ -19,13 +19,15 @@ type Stats struct {
 	LockWaits     uint64 // SetLocks that had to wait
 	Refused       uint64 // wants of Acquires without a grant
 
-	Holders uint64 // leases held
-	Pending uint64 // recalls without an effective answer
+	Sessions uint64 // open
+	Holders  uint64 // leases held
+	Pending  uint64 // recalls without an effective answer
 }
 
 // Stats gives the counters and gauges of the moment.
 func (s *Server) Stats() Stats {
 	st := s.stats
+	st.Sessions = uint64(len(s.order))
 	for _, id := range s.order {
 		st.Holders += uint64(len(s.sessions[id].leases))
 		st.Pending += uint64(len(s.sessions[id].recalls))

@@ -34,6 +34,7 @@ type host struct {
 	ctx      context.Context
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
+	metrics  *metrics    // owned by run; nil: nothing is measured
 	timer    clock.Timer // owned by run
 	lastNow  int64       // newest stamp given; owned by run
 	term     uint64      // of the core's newest reign; owned by run
@@ -50,10 +51,10 @@ type proposal struct {
 	future *consensus.Future
 }
 
-func newHost(id uint32, g *consensus.Group, ck clock.Clock, ttl core.Time, log *slog.Logger) *host {
+func newHost(id uint32, g *consensus.Group, cfg *Config) *host {
 	h := &host{
-		id: id, group: g, log: log, clock: ck,
-		core: core.New(core.Config{TTL: ttl}),
+		id: id, group: g, log: cfg.Log, clock: cfg.Clock,
+		core: core.New(core.Config{TTL: core.Time(cfg.TTL)}), metrics: newMetrics(cfg.Metrics, id),
 		mail: newMailbox[core.Event](), proposed: newMailbox[proposal](),
 		readGate: make(chan struct{}, readers),
 		streams:  map[core.StreamID]*clientStream{},
@@ -115,6 +116,7 @@ func (h *host) run() {
 				h.do(ef)
 			}
 		}
+		h.metrics.publish(h.core, h.clock.Mono())
 	}
 }
 
@@ -157,6 +159,8 @@ func (h *host) do(ef core.Effect) {
 		h.finishCall(ef.Token, ef.Outcome)
 	case core.Timer:
 		h.setTimer(ef.At)
+	case core.HandedOver:
+		h.metrics.handedOver(ef.Took)
 	case core.Notice:
 		h.log.Info(ef.Text, "group", h.id, "session", uint64(ef.Session))
 	}
