@@ -63,17 +63,18 @@ type version struct {
 
 // mutation is a change that an application asked for.
 type mutation struct {
-	k     *kernel
-	op    meta.Op
-	lost  int  // sessions lost before its answer
-	told  bool // the client has answered
-	inv   stamp
-	resp  stamp // 0: not answered, or nobody knows with what
-	ok    bool  // answered with success
-	fails bool  // answered with an error that says that nothing happened
-	at    int64 // of the answer
-	index uint64
-	keys  []histKey // what it would change, as far as its words tell
+	k       *kernel
+	op      meta.Op
+	lost    int  // sessions lost before its answer
+	told    bool // the client has answered
+	refused bool // with an error
+	inv     stamp
+	resp    stamp // 0: not answered, or nobody knows with what
+	ok      bool  // answered with success
+	fails   bool  // answered with an error that says that nothing happened
+	at      int64 // of the answer
+	index   uint64
+	keys    []histKey // what it would change, as far as its words tell
 }
 
 // look is something seen.
@@ -146,10 +147,10 @@ func (h *history) begins(k *kernel, x *call, op meta.Op) *mutation {
 
 // answered notes that the client has decided: what it did by itself it did in
 // the session of this moment.
-func (h *history) answered(op any) {
+func (h *history) answered(op any, err error) {
 	if x, ok := op.(meta.Op); ok {
 		if m := h.byOp[x]; m != nil {
-			m.told, m.lost = true, m.k.c.lost
+			m.told, m.refused, m.lost = true, err != nil, m.k.c.lost
 		}
 	}
 }
@@ -237,7 +238,7 @@ func (h *history) record(s meta.SessionID, op meta.Op) *mutation {
 	}
 	for _, m := range h.open[shape(c, op)] {
 		l := h.lives[s]
-		if m.told && (m.k != l.k || m.lost != l.lost) {
+		if m.refused || m.told && (m.k != l.k || m.lost != l.lost) {
 			continue // done in another session, and lost with it
 		}
 		if m.index == 0 && !m.fails && h.w.oracle.latest[m.op] == nil {
