@@ -179,6 +179,9 @@ func (o *oracle) delegated(index uint64, it *state.Item, got meta.Outcome) {
 		}
 		return
 	}
+	if got.Err != nil && got.Err.Kind == errs.Invalid && it.First > o.logged[it.Session]+1 {
+		return // what came before was lost with a reign; the client sends all of it again
+	}
 	if got.Err != nil {
 		o.w.fail("entry %d: the log of session %d is refused: %s", index, it.Session, outcomeText(got))
 		return
@@ -252,7 +255,9 @@ func (o *oracle) noteOrphans(op meta.Op, got meta.Outcome) {
 func (o *oracle) internal(index uint64, now int64, op state.Internal, got meta.Outcome) {
 	o.w.note("  %d: %T %+v -> %s", index, op, op, outcomeText(got))
 	if got.Err != nil {
-		if _, ok := op.(*state.OpenSession); !ok || got.Err.Kind != errs.Expired {
+		_, open := op.(*state.OpenSession)
+		_, alloc := op.(*state.AllocGroups)
+		if !open && !alloc || got.Err.Kind != errs.Expired {
 			o.w.fail("entry %d: %T failed: %s", index, op, outcomeText(got))
 			return
 		}
