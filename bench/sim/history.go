@@ -136,8 +136,8 @@ func (h *history) look(k *kernel, key histKey, value string, inv stamp, how stri
 }
 
 // begins notes a mutation that goes to the daemon.
-func (h *history) begins(k *kernel, x *call, op meta.Op) *mutation {
-	m := &mutation{k: k, op: op, inv: x.inv, keys: shapeKeys(op)}
+func (h *history) begins(k *kernel, op meta.Op) *mutation {
+	m := &mutation{k: k, op: op, inv: h.w.observe(), keys: shapeKeys(op)}
 	h.byOp[op] = m
 	h.all = append(h.all, m)
 	s := shape(k.c, op)
