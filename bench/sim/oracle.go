@@ -194,15 +194,6 @@ func (o *oracle) delegated(index uint64, it *state.Item, got meta.Outcome) {
 	}
 }
 
-// changesInode reports whether an operation names the inode that it changes.
-func changesInode(op meta.Op) bool {
-	switch op.(type) {
-	case *meta.Write, *meta.SetAttr:
-		return true
-	}
-	return false
-}
-
 // ofData reports whether a record publishes data, or says that blocks are lost.
 func (o *oracle) ofData(s meta.SessionID, op meta.Op) bool {
 	switch x := op.(type) {
@@ -218,19 +209,13 @@ func (o *oracle) ofData(s meta.SessionID, op meta.Op) bool {
 // record takes one record. Its outcome is not told; the model has one.
 func (o *oracle) record(index uint64, s meta.SessionID, seq uint64, r *meta.LogRecord) {
 	o.w.note("  %d: record %d of session %d at %d: %T %+v", index, seq, s, r.Now, r.Op, r.Op)
-	m := o.w.history.record(s, r.Op)
 	got, err := o.fs.execute(r.Op, r.Now)
-	if errs.Is(err, errs.Stale) && changesInode(r.Op) {
-		if m != nil {
-			m.index = index
-		}
-		return // of an inode that is gone: rule S6 is checked where it died
-	}
 	if err != nil {
 		o.w.fail("entry %d, record %d of session %d: %T %+v: the model refuses it: %v", index, seq, s, r.Op, r.Op, err)
 		return
 	}
 	o.noteOrphans(r.Op, meta.Outcome{Result: got})
+	m := o.w.history.record(s, r.Op)
 	if m == nil && !o.ofData(s, r.Op) {
 		o.w.fail("entry %d, record %d of session %d: nobody asked for %T %+v", index, seq, s, r.Op, r.Op)
 		return
