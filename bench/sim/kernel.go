@@ -163,6 +163,9 @@ func (k *kernel) answered(a client_core.Answer) {
 	switch op := x.op.(type) {
 	case client_core.Flush:
 		k.c.w.data.failed(k.c, op.Ino, x.inv, a.Err)
+		if w.leases {
+			w.data.synced(k.c, op.Ino, x.inv, a.Err, false)
+		}
 	case client_core.Fsync:
 		k.c.w.data.failed(k.c, op.Ino, x.inv, a.Err)
 	}
@@ -389,8 +392,9 @@ func (k *kernel) sync(h *handle, op any, then func()) {
 	inv := k.c.w.last + 1
 	k.issue(op, func(a client_core.Answer) {
 		h.busy--
-		_, fsync := op.(client_core.Fsync)
-		k.c.w.data.synced(k.c, h.ref.ino, inv, a.Err, fsync)
+		if _, fsync := op.(client_core.Fsync); fsync || !k.c.w.leases {
+			k.c.w.data.synced(k.c, h.ref.ino, inv, a.Err, true)
+		}
 		if then != nil {
 			then()
 		}
