@@ -183,6 +183,14 @@ func (c *Client) State() (core.State, string) {
 	return c.run.state.State, text
 }
 
+// Stats describes the session and what it has done. It scans the table of
+// known inodes: not for every operation.
+func (c *Client) Stats() core.Stats {
+	c.run.mu.Lock()
+	defer c.run.mu.Unlock()
+	return c.run.core.Stats()
+}
+
 // Unpublished tells how many files have data that the servers do not have yet,
 // and how many bytes that is.
 func (c *Client) Unpublished() (files, bytes int) {

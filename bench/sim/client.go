@@ -51,8 +51,12 @@ type client struct {
 	state   client_core.State
 	lost    int     // sessions lost
 	losses  []int64 // when
-	goodbye bool    // the end of the session was asked for
-	lives   int     // daemons so far
+	doubts  []doubt
+	sentAt  map[uint64]int64 // of renewals; look-up only
+	helloAt int64
+	valid   int64 // the session lives until then, if nobody ends it
+	goodbye bool  // the end of the session was asked for
+	lives   int   // daemons so far
 }
 
 func newClient(w *world, id int) *client {
@@ -64,7 +68,8 @@ func newClient(w *world, id int) *client {
 // boot starts a daemon and mounts.
 func (c *client) boot() {
 	c.lives++
-	c.state, c.timer, c.goodbye = "", c.timer+1, false
+	c.state, c.timer, c.goodbye, c.valid = "", c.timer+1, false, 0
+	c.sentAt = map[uint64]int64{}
 	cfg := clientConfig(c.rng)
 	cfg.Open = meta.Open{
 		Capability: meta.Capability{Drive: theDrive, Path: "/"},
@@ -229,6 +234,39 @@ func (c *client) do(ef client_core.Effect) {
 	}
 }
 
+// doubt is a time in which a client believes in a session that somebody ended
+// before its time: nothing can tell it at once.
+type doubt struct{ from, to int64 }
+
+// ended tells that the log has ended the client's session.
+func (c *client) ended(id meta.SessionID) {
+	if c.session != id {
+		return
+	}
+	c.w.data.ended(c)
+	if c.w.now < c.valid {
+		c.w.note("%s: its session is ended before its time", c.name)
+		c.doubts = append(c.doubts, doubt{c.w.now, c.valid + lossGrace})
+	}
+}
+
+// doubtful reports whether a client could not know at a moment.
+func (c *client) doubtful(at int64) bool {
+	for _, d := range c.doubts {
+		if at >= d.from && at <= d.to {
+			return true
+		}
+	}
+	return false
+}
+
+// learned ends the doubt.
+func (c *client) learned() {
+	for i := range c.doubts {
+		c.doubts[i].to = min(c.doubts[i].to, c.w.now+lossGrace)
+	}
+}
+
 // hangUp abandons the stream there is.
 func (c *client) hangUp() {
 	if c.conn != nil && c.conn.clientOpen {
@@ -244,7 +282,12 @@ func (c *client) sent(f meta.Frame) {
 		c.w.oracle.sent(c, f)
 	case *meta.Close:
 		c.goodbye = true
+	case *meta.Open:
+		c.helloAt = c.w.now
+	case *meta.Renew:
+		c.sentAt[f.Seq] = c.w.now
 	case *meta.Resume:
+		c.helloAt = c.w.now
 		c.w.oracle.stats.Resumes++
 	}
 }
@@ -255,12 +298,17 @@ func (c *client) received(f meta.Frame) {
 	case *meta.Welcome:
 		c.session, c.epoch = f.Session, f.Epoch
 		c.w.history.clients[f.Session] = c
+		c.w.history.lives[f.Session] = life{c.kernel, c.lost}
+		c.valid = c.helloAt + int64(serverTTL)
+	case *meta.Renewed:
+		c.valid = max(c.valid, c.sentAt[f.Seq]+int64(serverTTL))
 	case *meta.Evicted:
 		if c.session != 0 && !c.goodbye {
 			c.lost++
 			c.losses = append(c.losses, c.w.now)
 			c.w.oracle.stats.Evictions++
 			c.w.data.sessionLost(c)
+			c.learned()
 		}
 		if c.session != 0 && c.w.oracle.live(c.session) {
 			c.w.fail("%s is evicted, but session %d lives in the log", c.name, c.session)

@@ -38,10 +38,12 @@ type dataWrite struct {
 	appends  bool
 	known    bool // off is where it went
 	inv      stamp
-	resp     stamp // answered with success; 0 = not
-	pub      stamp // everybody sees it; 0 = not certain
-	lost     bool  // may be gone
-	reported bool  // and the application was told, or nobody was there to tell
+	resp     stamp     // answered with success; 0 = not
+	pub      stamp     // everybody sees it; 0 = not certain
+	lost     bool      // may be gone
+	reported bool      // and the application was told, or nobody was there to tell
+	unaware  bool      // lost, but the client does not know yet
+	mut      *mutation // of a truncation
 }
 
 func newDataOracle(w *world) *dataOracle {
@@ -68,8 +70,9 @@ func (x *dataWrite) content() []byte {
 	return b
 }
 
-// finish notes the answer of a write. With through it is visible to all.
-func (d *dataOracle) finish(x *dataWrite, a client_core.Answer, through bool) {
+// finish notes the answer of a write. With through it is visible to all, with
+// sync durable as well.
+func (d *dataOracle) finish(x *dataWrite, a client_core.Answer, through, sync bool) {
 	if a.Err != nil {
 		x.lost, x.reported = true, true
 		return
@@ -84,20 +87,24 @@ func (d *dataOracle) finish(x *dataWrite, a client_core.Answer, through bool) {
 	}
 	x.known = true
 	x.resp = d.w.observe()
-	if through {
+	if through && (!d.w.leases || sync) {
 		x.pub, x.lost = x.resp, false
 	}
 }
 
 // synced takes the answer of an fsync, flush or synchronous write that began
-// at inv. A success speaks for everything written before, lost or not.
-func (d *dataOracle) synced(c *client, ino meta.Ino, inv stamp, err error) {
+// at inv. A success speaks for everything written before, lost or not. With
+// leases a flush makes nothing durable, but it must not hide a loss.
+func (d *dataOracle) synced(c *client, ino meta.Ino, inv stamp, err error, durable bool) {
 	if err != nil {
 		return
 	}
 	now := d.w.observe()
 	for _, x := range d.files[ino] {
-		if x.client == c && x.resp != 0 && x.pub == 0 && !x.reported && x.resp < inv {
+		if x.client != c || x.resp == 0 || x.pub != 0 || x.reported || x.resp >= inv {
+			continue
+		}
+		if durable || !d.w.leases || x.lost && !x.unaware {
 			x.lost, x.pub = false, now
 		}
 	}
@@ -132,11 +139,21 @@ func (d *dataOracle) allSynced(c *client, inv stamp, err error) {
 // sessionLost makes everything unpublished of a client uncertain.
 func (d *dataOracle) sessionLost(c *client) { d.uncertain(c) }
 
+// ended makes what is not in the log of a client's session uncertain, when the
+// log ends it: nobody will see it. The client learns of it later.
+func (d *dataOracle) ended(c *client) {
+	for _, x := range d.all {
+		if x.client == c && x.pub == 0 && !d.order.all(x) {
+			x.lost, x.unaware = true, true
+		}
+	}
+}
+
 // died makes everything unpublished of a client that is gone uncertain: nobody
 // is left to report it to.
 func (d *dataOracle) died(c *client) {
 	for _, x := range d.all {
-		if x.client == c && x.pub == 0 {
+		if x.client == c && x.pub == 0 && !(d.w.leases && d.order.all(x)) {
 			x.lost, x.reported = true, true
 		}
 	}
@@ -147,8 +164,8 @@ func (d *dataOracle) blockFailed(c *client) { d.uncertain(c) }
 
 func (d *dataOracle) uncertain(c *client) {
 	for _, x := range d.all {
-		if x.client == c && x.pub == 0 {
-			x.lost = true
+		if x.client == c && x.pub == 0 && !(d.w.leases && d.order.all(x)) {
+			x.lost, x.unaware = true, false
 			x.reported = x.reported || !c.kernel.isOpen(x.ino)
 		}
 	}
@@ -199,6 +216,9 @@ func (d *dataOracle) newer(x *dataWrite, c *client, ino meta.Ino, inv stamp, u u
 
 // check verifies n units read at off.
 func (d *dataOracle) check(c *client, ino meta.Ino, inv stamp, off, n uint32, data []byte) {
+	if c.doubtful(d.w.now) {
+		return
+	}
 	if len(data)%unit != 0 || len(data) > int(n*unit) {
 		d.w.fail("%s reads %d bytes of inode %d", c.name, len(data), ino)
 		return
@@ -220,6 +240,9 @@ func (d *dataOracle) check(c *client, ino meta.Ino, inv stamp, off, n uint32, da
 // checkSize verifies that a size is not below the end of a write that had to be
 // seen and that no truncation may have undone.
 func (d *dataOracle) checkSize(c *client, ino meta.Ino, inv stamp, size uint64) {
+	if c.doubtful(d.w.now) {
+		return
+	}
 	for _, x := range d.files[ino] {
 		if x.trunc || !x.visible(c, inv) || size >= uint64(x.off+x.n)*unit {
 			continue

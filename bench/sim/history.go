@@ -25,6 +25,7 @@ type history struct {
 	all     []*mutation
 	open    map[string][]*mutation // without a place in the log, by shape
 	clients map[meta.SessionID]*client
+	lives   map[meta.SessionID]life
 	seen    int // looks judged
 	cached  int // of them, answered by a kernel's cache
 	pages   int // units of content read
@@ -62,16 +63,18 @@ type version struct {
 
 // mutation is a change that an application asked for.
 type mutation struct {
-	k     *kernel
-	op    meta.Op
-	lost  int // sessions lost before
-	inv   stamp
-	resp  stamp // 0: not answered, or nobody knows with what
-	ok    bool  // answered with success
-	fails bool  // answered with an error that says that nothing happened
-	at    int64 // of the answer
-	index uint64
-	keys  []histKey // what it would change, as far as its words tell
+	k       *kernel
+	op      meta.Op
+	lost    int  // sessions lost before its answer
+	told    bool // the client has answered
+	refused bool // with an error
+	inv     stamp
+	resp    stamp // 0: not answered, or nobody knows with what
+	ok      bool  // answered with success
+	fails   bool  // answered with an error that says that nothing happened
+	at      int64 // of the answer
+	index   uint64
+	keys    []histKey // what it would change, as far as its words tell
 }
 
 // look is something seen.
@@ -87,7 +90,7 @@ type look struct {
 func newHistory(w *world) *history {
 	return &history{
 		w: w, keys: map[histKey]*versions{}, looks: map[histKey][]look{}, byOp: map[meta.Op]*mutation{},
-		open: map[string][]*mutation{}, clients: map[meta.SessionID]*client{},
+		open: map[string][]*mutation{}, clients: map[meta.SessionID]*client{}, lives: map[meta.SessionID]life{},
 	}
 }
 
@@ -133,8 +136,8 @@ func (h *history) look(k *kernel, key histKey, value string, inv stamp, how stri
 }
 
 // begins notes a mutation that goes to the daemon.
-func (h *history) begins(k *kernel, x *call, op meta.Op) *mutation {
-	m := &mutation{k: k, op: op, lost: k.c.lost, inv: x.inv, keys: shapeKeys(op)}
+func (h *history) begins(k *kernel, op meta.Op) *mutation {
+	m := &mutation{k: k, op: op, inv: h.w.observe(), keys: shapeKeys(op)}
 	h.byOp[op] = m
 	h.all = append(h.all, m)
 	s := shape(k.c, op)
@@ -142,10 +145,23 @@ func (h *history) begins(k *kernel, x *call, op meta.Op) *mutation {
 	return m
 }
 
+// answered notes that the client has decided: what it did by itself it did in
+// the session of this moment.
+func (h *history) answered(op any, err error) {
+	if x, ok := op.(meta.Op); ok {
+		if m := h.byOp[x]; m != nil {
+			m.told, m.refused, m.lost = true, err != nil, m.k.c.lost
+		}
+	}
+}
+
 // ends notes its answer.
 func (h *history) ends(m *mutation, a client_core.Answer) {
 	m.at = h.w.now
+	_, isMake := m.op.(*meta.Make)
 	switch {
+	case isMake && opened(a):
+		m.fails = true // it found what it would have made
 	case a.Err == nil:
 		m.ok, m.resp = true, h.w.observe()
 	case errs.Is(a.Err, errs.Interrupted) || errs.Is(a.Err, errs.IO) || errs.Is(a.Err, errs.Unavailable) || errs.Is(a.Err, errs.Expired):
@@ -158,6 +174,12 @@ func (h *history) ends(m *mutation, a client_core.Answer) {
 	if e, ok := a.Result.(*meta.EntryResult); ok {
 		m.keys = append(m.keys, histKey{'a', e.Attr.Ino, ""})
 	}
+}
+
+// opened reports whether an answer tells of an inode that was there before.
+func opened(a client_core.Answer) bool {
+	e, ok := a.Result.(*meta.EntryResult)
+	return ok && !e.Created
 }
 
 // shape identifies a mutation in a log of a client, whose records carry more
@@ -215,6 +237,10 @@ func (h *history) record(s meta.SessionID, op meta.Op) *mutation {
 		return nil
 	}
 	for _, m := range h.open[shape(c, op)] {
+		l := h.lives[s]
+		if m.refused || m.told && (m.k != l.k || m.lost != l.lost) {
+			continue // done in another session, and lost with it
+		}
 		if m.index == 0 && !m.fails && h.w.oracle.latest[m.op] == nil {
 			return m
 		}
@@ -247,6 +273,12 @@ type change struct {
 
 type changes []change
 
+// life is a client's time in one session.
+type life struct {
+	k    *kernel
+	lost int
+}
+
 // judge checks all looks and mutations, when the log is complete.
 func (h *history) judge() {
 	h.placed()
@@ -265,10 +297,6 @@ func (h *history) judge() {
 // placed checks that every success is in the log, unless its session ended;
 // and that what was lost is a suffix (P2).
 func (h *history) placed() {
-	type life struct {
-		k    *kernel
-		lost int
-	}
 	first := map[life]*mutation{} // lost, by the session; look-up only
 	for _, m := range h.all {
 		if !m.ok || m.index != 0 {
@@ -377,7 +405,7 @@ func (h *history) judgeKey(key histKey) {
 			}
 		} else {
 			inv = x.look.inv
-			if h.phantom(x.look) {
+			if h.phantom(x.look) || x.look.k.c.doubtful(x.look.at) {
 				continue
 			}
 			if place = v.find(x.look, floor(inv), begun); place < 0 {

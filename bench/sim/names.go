@@ -75,8 +75,8 @@ func (k *kernel) stat(dir *ref, name string) {
 // change sends a mutation and tells the history.
 func (a *app) change(op meta.Op, done func(client_core.Answer), uses ...*ref) *call {
 	k := a.k
+	m := k.c.w.history.begins(k, op) // it may be answered at once
 	x := k.issue(op, nil, uses...)
-	m := k.c.w.history.begins(k, x, op)
 	x.done = func(ans client_core.Answer) {
 		k.c.w.history.ends(m, ans)
 		done(ans)
@@ -265,7 +265,7 @@ func (a *app) page(dir *ref, op *meta.ReadDir, all bool) {
 				a.listed(x, dir, op.Cookie, res)
 				for i := range res.Entries {
 					if res.Plus {
-						k.linkPlus(x, dir, &res.Entries[i], life(ans.Lives, i))
+						k.linkPlus(x, dir, &res.Entries[i], lifeAt(ans.Lives, i))
 					}
 				}
 			}
@@ -281,7 +281,7 @@ func (a *app) page(dir *ref, op *meta.ReadDir, all bool) {
 	})
 }
 
-func life(list []client_core.Cache, i int) client_core.Cache {
+func lifeAt(list []client_core.Cache, i int) client_core.Cache {
 	if i < len(list) {
 		return list[i]
 	}

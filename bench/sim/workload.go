@@ -183,7 +183,10 @@ func (k *kernel) truncate(r *ref, units uint32) {
 		d := k.c.w.data
 		x := d.begin(k.c, r.ino, units, 0)
 		x.trunc = true
-		return func(ans client_core.Answer) { d.finish(x, ans, true) }
+		return func(ans client_core.Answer) {
+			x.mut = k.c.w.history.byOp[op]
+			d.finish(x, ans, true, false)
+		}
 	})
 }
 
@@ -221,10 +224,10 @@ func (a *app) send(h *handle, kind Kind, off, n uint32, fill func(data []byte, e
 	copied := append([]byte(nil), data...) // the core owns the other
 	k.issue(op, func(ans client_core.Answer) {
 		h.busy--
-		d.finish(x, ans, kind != Write)
+		d.finish(x, ans, kind != Write, kind == WriteSync)
 		if kind == WriteSync {
 			d.failed(k.c, r.ino, x.inv, ans.Err)
-			d.synced(k.c, r.ino, x.inv, ans.Err)
+			d.synced(k.c, r.ino, x.inv, ans.Err, true)
 		}
 		if ans.Err == nil {
 			k.version++

@@ -69,6 +69,8 @@ func (c *Client) place(f *file, n int) {
 		at.attr.DataVersion++
 		version = at.attr.DataVersion
 		f.newest = version
+	} else {
+		f.blind = c.ops.last
 	}
 	for _, p := range parts {
 		p.rec, p.version, p.size = r, version, at.attr.Size
@@ -238,7 +240,9 @@ func (c *Client) truncateLocal(r *record, ino meta.Ino, size uint64) {
 	done := r.done
 	r.done = func(err error) {
 		f.cuts = slices.DeleteFunc(f.cuts, func(y *cut) bool { return x == y })
-		f.fence = max(f.fence, x.version)
+		if err == nil { // else no map will ever be as new
+			f.fence = max(f.fence, x.version)
+		}
 		if done != nil {
 			done(err)
 		}

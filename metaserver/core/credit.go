@@ -55,6 +55,19 @@ func (s *Server) groupsApplied(c *credit, o *meta.Outcome) {
 	s.credited(c)
 }
 
+// quotaSet takes back what was given without limits.
+func (s *Server) quotaSet(op *state.SetQuota) {
+	d := s.drives[op.Drive]
+	if d == nil || !(op.SetBytes && op.MaxBytes > 0 || op.SetFiles && op.MaxFiles > 0) {
+		return
+	}
+	for _, se := range d.sessions {
+		if se.Leases && se.stream != nil {
+			s.emit(Send{se.stream.id, &meta.Credited{}})
+		}
+	}
+}
+
 func (s *Server) credited(c *credit) {
 	if s.streams[c.stream.id] == c.stream && !c.se.ended {
 		s.emit(Send{c.stream.id, &c.answer})

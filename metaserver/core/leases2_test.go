@@ -487,3 +487,55 @@ func TestOwnLogMakesAnswersOld(t *testing.T) {
 		}
 	}
 }
+
+// The ack of an old stream does not stand for that of the new one.
+func TestAckOfAnOldStreamDoesNotCount(t *testing.T) {
+	w, d, _ := two(t, "")
+	first := groupOf(w, 2)
+	w.call(2, 1, wantWrite(d))
+	w.op(1, 1, mkdirIn(d, "x"))
+	rec := take[*meta.Recall](w, 2)
+	w.hold = holdPropose
+	log := func(seq uint64) meta.Frame {
+		return &meta.Log{First: seq, Records: []meta.LogRecord{record(logMake(d, string(rune('a'+seq)), first+meta.Ino(seq)))}}
+	}
+	w.frame(2, log(1))
+	w.frame(2, &meta.Ack{Recall: rec.ID, LogSeq: 1}) // waits for record 1
+	w.step(StreamClosed{2})
+	claims := []meta.Grant{{Ino: d, Kind: meta.LeaseWrite}, {Ino: first + 1, Kind: meta.LeaseWrite}}
+	w.resume(2, 12, claims...)
+	w.frame(12, log(1))
+	w.frame(12, log(2))
+	rec = take[*meta.Recall](w, 12)
+	w.frame(12, &meta.Ack{Recall: rec.ID, LogSeq: 2})
+	for i, ef := range w.queue { // the log up to record 1
+		if p, ok := ef.(Propose); ok {
+			w.queue = append(w.queue[:i:i], w.queue[i+1:]...)
+			w.do(p)
+			break
+		}
+	}
+	w.run()
+	if w.s.sessions[w.ids[2]].LastLogSeq != 1 || w.s.Lease(w.ids[2], d) != meta.LeaseWrite {
+		t.Fatal("the first ack counted")
+	}
+	w.release()
+	if r := take[*meta.Reply](w, 1); r.Outcome.Err != nil {
+		t.Fatal(r.Outcome.Err)
+	}
+}
+
+// A quota ends what was given without limits.
+func TestQuotaEndsUnlimitedCredit(t *testing.T) {
+	w, _, _ := two(t, "")
+	groupOf(w, 1)
+	w.step(Submit{Token: 1, Op: &state.SetQuota{Drive: 1, SetFiles: true, MaxFiles: 5}})
+	w.run()
+	if c := take[*meta.Credited](w, 1); c.Unlimited {
+		t.Fatalf("%+v", c)
+	}
+	w.frame(1, &meta.Credit{Groups: 2, Bytes: 10, Files: 10})
+	if c := take[*meta.Credited](w, 1); c.Unlimited || c.Groups != 2 || c.Files != 0 {
+		t.Fatalf("%+v", c)
+	}
+}

@@ -292,6 +292,10 @@ func (s *Server) internalApplied(q *queued, o meta.Outcome) {
 		if res, ok := o.Result.(*meta.BytesResult); ok && len(res.Data) == 1 && res.Data[0] == 0 {
 			s.garbage = true
 		}
+	case *state.SetQuota:
+		if o.Err == nil {
+			s.quotaSet(op)
+		}
 	case *state.AllocGroups:
 		if q.credit != nil {
 			s.groupsApplied(q.credit, &o)
