@@ -192,10 +192,7 @@ func (s *Server) Step(now Time, ev Event) []Effect {
 		s.resolveOrphans()
 		s.reap()
 		s.flush()
-		if s.due != 0 && s.due != s.timerSet {
-			s.timerSet = s.due
-			s.emit(Timer{s.due})
-		}
+		s.setTimer()
 	}
 	return s.effects
 }

@@ -24,21 +24,12 @@ func (s *Server) pass(now Time) {
 }
 
 // setTimer asks for the Tick at which something is due, within a beat while
-// anything is. A Tick that comes earlier will do.
+// anything will be. A Tick that comes earlier will do.
 func (s *Server) setTimer() {
-	var at Time
-	for _, id := range s.order {
-		if se := s.sessions[id]; !se.closing && (at == 0 || se.deadline < at) {
-			at = se.deadline
-		}
-	}
-	if due := s.recallsDue(); due != 0 && (at == 0 || due < at) {
-		at = due
-	}
-	if at == 0 {
+	if s.due == 0 {
 		return
 	}
-	if at = min(at, s.now+s.beat()); s.timerSet == 0 || at < s.timerSet {
+	if at := min(s.due, s.now+s.beat()); s.timerSet == 0 || at < s.timerSet {
 		s.timerSet = at
 		s.emit(Timer{at + s.lost})
 	}
