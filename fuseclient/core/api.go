@@ -38,9 +38,10 @@ type Request struct {
 
 // ReadFile reads file content. Answer: *FilePlan.
 type ReadFile struct {
-	Ino meta.Ino
-	Off uint64
-	Len uint32
+	Ino   meta.Ino
+	Off   uint64
+	Len   uint32
+	Fresh bool // the plan before named a block that is gone: ask the servers
 }
 
 // WriteFile writes file content into the buffer. The core owns Data from now
@@ -56,6 +57,9 @@ type WriteFile struct {
 	Append   bool // to the true end of file, atomically
 	Sync     bool // O_SYNC: answer when durable
 	KillPriv bool // clear setuid and setgid
+	// Writeback: dirty pages of a mapping (FUSE_WRITE_CACHE). They go where
+	// they were, whatever Append says.
+	Writeback bool
 }
 
 // Flush publishes the file's buffered data (close). Answer: *meta.EmptyResult
@@ -215,8 +219,9 @@ type Invalidate struct {
 
 // Inval is one thing to forget. Exactly one of its three forms is given.
 type Inval struct {
-	Ino  meta.Ino // this inode's attributes, and unless Attr its pages
-	Attr bool
+	Ino      meta.Ino // this inode's attributes, and unless Attr its pages
+	Attr     bool
+	Off, Len uint64 // the range of the pages, bytes; Len 0: to the end
 
 	Dir  meta.Ino // the name Name in directory Dir
 	Name string
@@ -281,10 +286,16 @@ type Config struct {
 	MaxDirty   int  // bytes buffered before writes wait; default 256 MiB
 	BlockSize  int  // bytes of a full block; default chunk.MaxBlock
 	MaxPuts    int  // blocks under way; default 16
-	DirtyAge   Time // publish after; default 1 s
+	DirtyAge   Time // publish after; default 0.5 s
 	RenewEvery Time // default 5 s
 	RetryAfter Time // first reconnect back-off; default 50 ms, doubles to 250 ms
 	IncEpoch   bool // the kernel has FUSE_NOTIFY_INC_EPOCH (Linux 6.16)
+	NoLeases   bool // ask for none: every operation goes to the servers
+	MaxNodes   int  // inodes that something is known of; more are given back, the unused first; default 1 Mi
+	// Break names one rule to break, for tests that prove that they would see
+	// it: C2-attr-in-create, C3-long, C4-no-inval, C5-no-entry,
+	// D4-no-self-recall, ack-before-flush, log-reorder, keep-after-recall.
+	Break string
 	// NewBlockID makes random block ids; injected because a core has no
 	// randomness of its own. Required.
 	NewBlockID func() chunk.BlockID

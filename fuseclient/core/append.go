@@ -5,8 +5,9 @@ import (
 	"agentdrive/metaserver/meta"
 )
 
-// appending is a write to the true end of a file. Those of one file run one
-// after the other: the kernel holds the file's lock around each anyway.
+// appending is a write that the server executes: to the true end of a file, or
+// of one that cannot be had exclusively. Those of one file run one after the
+// other: the kernel holds the file's lock around each anyway.
 type appending struct {
 	req     *request
 	file    *file
@@ -77,12 +78,15 @@ func (c *Client) sendAppend(a *appending) {
 		c.appended(a, nil, a.err)
 		return
 	}
-	w := &meta.Write{Cred: a.data.Cred, Ino: a.file.ino, Append: true, KillPriv: a.data.KillPriv}
-	o := &op{body: w}
-	if len(a.puts) == 0 {
-		w.Extents = []meta.Extent{{Len: uint32(len(a.data.Data)), Kind: meta.ExtentInline, Inline: a.data.Data}}
-	}
+	w := &meta.Write{Cred: a.data.Cred, Ino: a.file.ino, Append: a.data.Append, KillPriv: a.data.KillPriv}
+	o := &op{body: w, forReq: true}
 	var off uint64
+	if !w.Append {
+		off = a.data.Off
+	}
+	if len(a.puts) == 0 {
+		w.Extents = []meta.Extent{{Off: off, Len: uint32(len(a.data.Data)), Kind: meta.ExtentInline, Inline: a.data.Data}}
+	}
 	for _, p := range a.puts {
 		w.Extents = append(w.Extents, meta.Extent{Off: off, Len: p.fact.Len, Kind: meta.ExtentBlock, Block: p.fact.ID})
 		p.name(o, w)
@@ -90,7 +94,11 @@ func (c *Client) sendAppend(a *appending) {
 	}
 	o.done = func(res meta.Result, err error) { c.appended(a, res, err) }
 	a.op, a.req.op = o, o
-	c.submit(o)
+	if c.cfg.NoLeases {
+		c.submit(o)
+		return
+	}
+	c.syncChange(o)
 }
 
 // appended ends an append and starts the next.
@@ -101,13 +109,21 @@ func (c *Client) appended(a *appending, res meta.Result, err error) {
 			c.latePublished(p)
 		}
 		c.raiseFence(at.Attr)
+		if !c.cfg.NoLeases {
+			c.dropMap(f.ino) // maps asked for meanwhile may be older
+		}
 		c.answer(a.req, &meta.AttrResult{Attr: c.merged(at.Attr), Off: at.Off}, nil)
-		f.keep = c.ops.last
+		if c.cfg.NoLeases {
+			f.keep = c.ops.last
+		}
 	} else {
 		if err == nil {
 			err = errs.E("write", errs.Corrupt, "wrong kind of result", nil)
 		}
 		c.giveUpPuts(a)
+		if a.req.quiet {
+			c.blame(f, err)
+		}
 		c.answer(a.req, nil, err)
 	}
 	c.removeAppend(a)

@@ -7,6 +7,7 @@ import (
 
 	"agentdrive/chunkserver/chunk"
 	"agentdrive/internal/errs"
+	"agentdrive/metaserver/locks"
 	"agentdrive/metaserver/meta"
 )
 
@@ -18,6 +19,7 @@ const (
 	againDelay   = Time(20e6)  // first pause after errs.Again; doubles to maxDelay
 	maxDelay     = Time(1e9)   // longest pause between attempts of anything else
 	maxRetry     = Time(250e6) // longest pause between streams: a new leader is found at once
+	quietDelay   = Time(1e9)   // silence of a stream that owes an answer before it is questioned
 	helloPeriods = 2           // RenewEvery periods to wait for Welcome
 )
 
@@ -43,6 +45,12 @@ type Client struct {
 	puts   puts
 	late   late
 	leases leases
+	log    logbook
+	epochs epochs
+	credit credit
+	locks  *locks.Table // granted to this mount, as session 0
+	stats  leaseStats
+	maps   maps
 
 	shutdown *request // the Shutdown under way
 	stopErr  error    // first data error during it
@@ -54,6 +62,7 @@ type buffers struct {
 	untaken  int        // part of it that no publication has taken yet
 	parts    int        // parts under way
 	aged     *list.List // *file with untaken data, by the age of the oldest
+	queue    *list.List // *part under way, by age
 	room     []*request // writes that wait for room, in order
 	lingered []linger   // files kept for reads that are older than a publication
 }
@@ -66,16 +75,21 @@ func New(cfg Config) *Client {
 	setDefault(&cfg.MaxDirty, 256<<20)
 	setDefault(&cfg.BlockSize, chunk.MaxBlock)
 	setDefault(&cfg.MaxPuts, 16)
-	setDefault(&cfg.DirtyAge, Time(1e9))
+	setDefault(&cfg.DirtyAge, Time(5e8))
 	setDefault(&cfg.RenewEvery, Time(5e9))
 	setDefault(&cfg.RetryAfter, Time(50e6))
+	setDefault(&cfg.MaxNodes, 1<<20)
+	cfg.Open.Leases = !cfg.NoLeases
 	c := &Client{cfg: cfg}
+	c.leases.init()
+	c.locks = locks.New()
 	c.ses.nonce = cfg.Open.Nonce
 	if c.ses.nonce == ([16]byte{}) {
 		c.ses.nonce = [16]byte(cfg.NewBlockID())
 	}
 	c.ses.backoff = cfg.RetryAfter
-	c.buf.aged = list.New()
+	c.buf.aged, c.buf.queue = list.New(), list.New()
+	c.maps.lru = list.New()
 	c.names.init()
 	c.puts.byToken = make(map[uint64]*put)
 	return c
@@ -104,10 +118,22 @@ func (c *Client) Step(now Time, ev Event) []Effect {
 	c.admit()
 	c.startPuts()
 	c.flushUnpins(false)
-	c.pump()
+	c.pumpAll()
 	c.finishShutdown()
+	c.expect()
 	c.setTimer()
 	return c.out
+}
+
+// pumpAll sends what may be sent: the log before the operations that come after
+// it, and before the answers to recalls that name it.
+func (c *Client) pumpAll() {
+	c.invalsDue()
+	c.sendAcquires()
+	c.pumpLog()
+	c.recallsDue()
+	c.releaseDead()
+	c.pump()
 }
 
 func (c *Client) handle(ev Event) {
@@ -134,6 +160,8 @@ func (c *Client) handle(ev Event) {
 		c.blockLate(ev)
 	case BlockFailed:
 		c.blockFailed(ev)
+	case Invalidated:
+		c.invalidated(ev.Token)
 	case Tick:
 		if now := c.now; now >= c.timerAt {
 			c.timerAt = 0
@@ -151,15 +179,10 @@ func (c *Client) send(f meta.Frame) { c.emit(Send{Stream: c.ses.stream, Frame: f
 // every step, so a late or missing Tick delays but never loses anything.
 func (c *Client) due() {
 	c.sessionDue()
+	c.leasesDue()
 	c.opsDue()
 	c.lateDue()
-	for e := c.buf.aged.Front(); e != nil; e = c.buf.aged.Front() {
-		f := e.Value.(*file)
-		if f.since+c.cfg.DirtyAge > c.now {
-			break
-		}
-		c.takeAll(f)
-	}
+	c.expire()
 }
 
 // setTimer asks for a Tick at the nearest moment that has work.
@@ -171,6 +194,11 @@ func (c *Client) setTimer() {
 		}
 	}
 	c.sessionTimers(want)
+	if !c.cfg.NoLeases && c.ses.phase != phaseEnded {
+		c.leaseTimers(want)
+		c.invalTimers(want)
+		c.logTimers(want)
+	}
 	if c.ses.phase != phaseEnded {
 		if e := c.buf.aged.Front(); e != nil {
 			want(e.Value.(*file).since + c.cfg.DirtyAge)
@@ -215,6 +243,23 @@ type Stats struct {
 
 	UnpublishedFiles int // files with data that the servers do not have yet
 	UnpublishedBytes int // bytes of it
+
+	Nodes       int    // inodes that something is known of
+	ReadLeases  int    // held
+	WriteLeases int    // held
+	Local       uint64 // requests answered at once
+	Waits       uint64 // replies that requests waited for
+	LogRecords  int    // delegated operations that are not durable yet
+	LogBytes    int
+	Recalls     uint64 // received
+	HandOver    Time   // from recalls to their answers, summed
+	HandOverMax Time   // the longest of them
+}
+
+// leaseStats are the counters of Stats that only grow.
+type leaseStats struct {
+	Local, Waits, Recalls uint64
+	HandOver, HandOverMax Time
 }
 
 // Stats describes the client now.
@@ -223,6 +268,19 @@ func (c *Client) Stats() Stats {
 		State: c.ses.state(), Session: c.ses.id, Requests: c.reqs.Len(), InFlight: c.ops.flight.Len(),
 		Dirty: c.buf.held, Files: c.files.Len(), Pins: c.pins.table.Len(),
 	}
+	s.Local, s.Waits, s.Recalls = c.stats.Local, c.stats.Waits, c.stats.Recalls
+	s.HandOver, s.HandOverMax = c.stats.HandOver, c.stats.HandOverMax
+	s.LogRecords, s.LogBytes = len(c.log.recs), c.log.bytes
+	s.Nodes = c.leases.table.Len()
+	c.leases.table.Scan(func(_ meta.Ino, n *node) bool {
+		switch n.lease {
+		case meta.LeaseRead:
+			s.ReadLeases++
+		case meta.LeaseWrite:
+			s.WriteLeases++
+		}
+		return true
+	})
 	c.files.Scan(func(_ meta.Ino, f *file) bool {
 		n := f.dirty.bytes
 		for _, p := range f.parts {

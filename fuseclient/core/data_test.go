@@ -32,7 +32,7 @@ func TestWriteIsAnsweredAtOnceAndPublishedByAge(t *testing.T) {
 		t.Fatalf("attributes %+v after %+v", b, a)
 	}
 	tm := take[Timer](h)
-	if len(tm) == 0 || tm[len(tm)-1].At != h.now+1e9 {
+	if len(tm) == 0 || tm[len(tm)-1].At != h.now+5e8 {
 		t.Fatalf("timers %+v", tm)
 	}
 	h.none("before its age")

@@ -34,6 +34,7 @@ type dirtySet struct {
 	segs  btree.Map[uint64, *segment]
 	bytes int
 	fill  map[uint64]int // bytes present of each chunk; look-up only
+	last  uint64         // number of the newest write put
 	view  bool           // holds slices of others: nothing is gathered or copied
 }
 
@@ -44,14 +45,17 @@ func newDirtySet(chunk uint64) dirtySet {
 // cost is the memory that the set accounts for.
 func (d *dirtySet) cost() int { return d.bytes + segmentCost*d.segs.Len() }
 
-// put adds a write that lies within one chunk. The set owns data from now on.
+// put adds a write that lies within one chunk. Numbers of writes grow. The set
+// owns data from now on.
 func (d *dirtySet) put(off uint64, data []byte, seq uint64) {
 	data = data[:len(data):len(data)]
+	before := d.last
+	d.last = seq
 	d.cut(off, off+uint64(len(data)))
 	if !d.view && len(data) < mergeMax && off%d.chunk != 0 {
 		// Only with the write before it: segments then hold disjoint periods
 		// of time, and publishing the older ones publishes a prefix.
-		if p := d.before(off); p != nil && p.end() == off && p.last+1 == seq && len(p.data)+len(data) <= mergeMax {
+		if p := d.before(off); p != nil && p.end() == off && p.last == before && len(p.data)+len(data) <= mergeMax {
 			p.data = append(p.data, data...)
 			p.backing = cap(p.data)
 			p.last = seq

@@ -13,20 +13,24 @@ import (
 // recorded outcome, pins by the book. It complains about every breach of the
 // protocol through fault.
 type fakeServer struct {
-	fault    func(format string, args ...any)
-	clock    int64
-	lastSes  meta.SessionID
-	lastIno  meta.Ino
-	opened   map[[16]byte]meta.SessionID
-	sessions map[meta.SessionID]*fakeSession
-	inodes   map[meta.Ino]*fakeInode
-	names    map[string]meta.Ino
-	blocks   map[chunk.BlockID]fakeBlock
-	executed map[meta.Op]bool
-	again    func() bool // refuse a truncate with errs.Again?
-	mapMax   int         // extents in one MapResult
-	noSpace  bool        // refuse every Write
-	lates    int
+	fault     func(format string, args ...any)
+	clock     int64
+	lastSes   meta.SessionID
+	lastIno   meta.Ino
+	opened    map[[16]byte]meta.SessionID
+	sessions  map[meta.SessionID]*fakeSession
+	inodes    map[meta.Ino]*fakeInode
+	names     map[string]meta.Ino
+	blocks    map[chunk.BlockID]fakeBlock
+	executed  map[meta.Op]bool
+	published map[chunk.BlockID]bool
+	again     func() bool // refuse a truncate with errs.Again?
+	mapMax    int         // extents in one MapResult
+	noSpace   bool        // refuse every Write
+	lates     int
+	now       int64 // time of the record being executed, 0 none
+
+	fakeLeases
 }
 
 type fakeBlock struct {
@@ -41,6 +45,7 @@ type fakeSession struct {
 	acked    map[meta.OpID]bool
 	pins     map[meta.Ino]uint32
 	claimed  bool // the last Reclaim came, or none was needed
+	log      uint64
 }
 
 type fakeInode struct {
@@ -53,7 +58,7 @@ func newFakeServer(fault func(string, ...any)) *fakeServer {
 		fault: fault, lastIno: 100, mapMax: 1000,
 		opened: map[[16]byte]meta.SessionID{}, sessions: map[meta.SessionID]*fakeSession{},
 		inodes: map[meta.Ino]*fakeInode{}, names: map[string]meta.Ino{},
-		blocks: map[chunk.BlockID]fakeBlock{}, executed: map[meta.Op]bool{},
+		blocks: map[chunk.BlockID]fakeBlock{}, published: map[chunk.BlockID]bool{}, executed: map[meta.Op]bool{},
 		again: func() bool { return false },
 	}
 }
@@ -91,6 +96,7 @@ func (s *fakeServer) hello(f meta.Frame) (meta.SessionID, meta.Frame) {
 			return 0, gone
 		}
 		ses.pins, ses.claimed = map[meta.Ino]uint32{}, false
+		clear(s.lease)
 		return f.Session, s.welcome(f.Session)
 	}
 	s.fault("stream begins with %T", f)
@@ -98,7 +104,7 @@ func (s *fakeServer) hello(f meta.Frame) (meta.SessionID, meta.Frame) {
 }
 
 func (s *fakeServer) welcome(id meta.SessionID) *meta.Welcome {
-	return &meta.Welcome{Session: id, Epoch: 1, Root: s.root(), TTLMillis: 15000}
+	return &meta.Welcome{Session: id, Epoch: 1, Root: s.root(), TTLMillis: 15000, LastLogSeq: s.sessions[id].log}
 }
 
 // frame takes a frame of an open stream. It returns what is sent at once and
@@ -115,6 +121,9 @@ func (s *fakeServer) frame(id meta.SessionID, f meta.Frame) (now meta.Frame, rep
 		}
 		for _, p := range f.Pins {
 			ses.pins[p.Ino] = p.Count
+		}
+		for _, g := range f.Leases {
+			s.lease[g.Ino] = g.Kind
 		}
 		ses.claimed = f.Last
 	case *meta.Renew:
@@ -134,6 +143,9 @@ func (s *fakeServer) frame(id meta.SessionID, f meta.Frame) (now meta.Frame, rep
 	case *meta.OpFrame:
 		return nil, s.op(id, ses, f)
 	default:
+		if s.on {
+			return s.leaseFrame(id, ses, f), nil
+		}
 		s.fault("frame %T", f)
 	}
 	return nil, nil
@@ -147,8 +159,15 @@ func (s *fakeServer) op(id meta.SessionID, ses *fakeSession, f *meta.OpFrame) *m
 		delete(ses.recorded, a)
 		ses.acked[a] = true
 	}
+	if f.After > ses.log {
+		s.fault("%T after record %d, executed are %d", f.Op, f.After, ses.log)
+	}
 	if f.Op.Kind().IsRead() {
-		return &meta.Reply{ID: f.ID, Outcome: s.read(f.Op)}
+		r := &meta.Reply{ID: f.ID, Outcome: s.read(f.Op)}
+		if s.on {
+			s.note(r)
+		}
+		return r
 	}
 	if ses.acked[f.ID] {
 		s.fault("operation %d sent after its acknowledgement", f.ID)
@@ -167,7 +186,11 @@ func (s *fakeServer) op(id meta.SessionID, ses *fakeSession, f *meta.OpFrame) *m
 			s.fault("window overrun: %d", len(ses.recorded))
 		}
 	}
-	return &meta.Reply{ID: f.ID, Outcome: out}
+	r := &meta.Reply{ID: f.ID, Outcome: out}
+	if s.on {
+		s.note(r)
+	}
+	return r
 }
 
 // sent counts the pins of a reply that goes to the client.
@@ -218,6 +241,19 @@ func (s *fakeServer) read(o meta.Op) meta.Outcome {
 		return done(r)
 	case *meta.ReadMap:
 		return s.readMap(o)
+	case *meta.Acquire:
+		r := &meta.AcquireResult{}
+		for _, w := range o.Wants {
+			switch n := s.inodes[w.Ino]; {
+			case w.Ino == meta.RootIno:
+				r.Attrs = append(r.Attrs, s.root())
+			case n != nil:
+				r.Attrs = append(r.Attrs, n.attr)
+			default:
+				r.Attrs = append(r.Attrs, meta.Attr{})
+			}
+		}
+		return done(r)
 	}
 	return fail(errs.Unsupported)
 }
@@ -244,7 +280,14 @@ func (s *fakeServer) touch(n *fakeInode) *meta.AttrResult {
 	s.clock++
 	n.attr.Size = uint64(len(n.data))
 	n.attr.DataVersion++
-	n.attr.Mtime, n.attr.Ctime = s.clock*1000, s.clock*1000
+	if s.on {
+		s.changed[n.attr.Ino]++
+	}
+	now := s.clock * 1000
+	if s.now != 0 {
+		now = s.now
+	}
+	n.attr.Mtime, n.attr.Ctime = max(now, n.attr.Mtime+1), max(now, n.attr.Ctime+1)
 	return &meta.AttrResult{Attr: n.attr}
 }
 
@@ -254,10 +297,15 @@ func (s *fakeServer) execute(id meta.SessionID, o meta.Op) meta.Outcome {
 		if n := s.inodes[s.names[o.Name]]; n != nil {
 			return done(&meta.EntryResult{Attr: n.attr})
 		}
-		s.lastIno++
-		n := &fakeInode{attr: meta.Attr{Ino: s.lastIno, Mode: o.Mode, Nlink: 1}}
+		ino := o.Ino
+		if ino == 0 {
+			s.lastIno++
+			ino = s.lastIno
+		}
+		n := &fakeInode{attr: meta.Attr{Ino: ino, Mode: o.Mode, Nlink: 1}}
 		s.touch(n)
-		s.inodes[s.lastIno], s.names[o.Name] = n, s.lastIno
+		n.attr.DataVersion = 0
+		s.inodes[ino], s.names[o.Name] = n, ino
 		return done(&meta.EntryResult{Attr: n.attr, Created: true})
 	case *meta.Rename:
 		ino, ok := s.names[o.OldName]
@@ -323,6 +371,7 @@ func (s *fakeServer) write(id meta.SessionID, o *meta.Write) meta.Outcome {
 			s.fault("write names block %v that is not durable here", b.ID)
 		}
 		known[b.ID] = true
+		s.published[b.ID] = true
 	}
 	base := uint64(0)
 	if o.Append {
@@ -336,7 +385,7 @@ func (s *fakeServer) write(id meta.SessionID, o *meta.Write) meta.Outcome {
 		}
 		b := e.Inline
 		if e.Kind == meta.ExtentBlock {
-			if !known[e.Block] {
+			if !known[e.Block] && !s.published[e.Block] {
 				s.fault("extent of a block without its facts")
 				return fail(errs.Invalid)
 			}

@@ -29,15 +29,23 @@ type file struct {
 	partsEnd uint64  // end of the last range in parts
 	pending  int     // writes in parts, for mtime
 	taken    uint64  // number of the last part taken
-	write    *op     // the Write under way, nil if none
+	placed   int     // parts that have their place in the log, from the first
+	recorded int64   // time of the newest Write in the log
+	write    *op     // the Write under way, nil if none; without leases only
 	writing  int     // parts that it publishes, from the first
 
 	waiters []*waiter
 	appends []*appending
 
-	reads   int     // ReadMaps under way
-	shadows []*part // published while those were under way
-	fence   uint64  // version of content that maps must not be older than
+	reads   int       // ReadMaps under way
+	shadows []*part   // published while those were under way
+	fence   uint64    // version of content that maps must not be older than
+	newest  uint64    // version of content after the last record of the log
+	cuts    []*cut    // truncations in the log
+	drops   uint64    // counts what dropMap was told
+	blind   meta.OpID // maps asked for up to this one lack what was placed without knowing its version
+	mapped  bool      // has had dirty pages of a mapping
+	dead    bool      // its last name went: data nobody asks for is not published
 
 	lost     *errs.Error // session loss: reported until all handles are closed
 	failed   error       // publication failed: reported once
@@ -83,7 +91,7 @@ func (c *Client) reap(f *file) {
 	if f.handles == 0 {
 		f.lost, f.failed = nil, nil
 	}
-	if f.inUse() || f.reads > 0 || len(f.shadows) > 0 || len(f.waiters) > 0 {
+	if f.inUse() || f.reads > 0 || len(f.shadows)+len(f.waiters)+len(f.cuts) > 0 {
 		return
 	}
 	if f.keep >= c.ops.oldest() {
@@ -124,12 +132,26 @@ func (c *Client) closeFile(ino meta.Ino) {
 
 // merged returns what applications shall see when the server says a.
 func (c *Client) merged(a meta.Attr) meta.Attr {
+	if !c.cfg.NoLeases {
+		if c.own(a.Ino) {
+			return c.nodeOf(a.Ino).attr
+		}
+		return a
+	}
 	f, ok := c.files.Get(a.Ino)
 	if !ok {
 		return a
 	}
 	f.observe(a)
 	return f.merged()
+}
+
+// ownAttr returns what applications shall see of a file just written.
+func (c *Client) ownAttr(f *file) meta.Attr {
+	if c.cfg.NoLeases {
+		return f.merged()
+	}
+	return c.merged(meta.Attr{Ino: f.ino, Mode: meta.ModeRegular})
 }
 
 // observe keeps the newest attributes. Replies overtake each other; content
@@ -206,15 +228,25 @@ func (f *file) dropWaiters(r *request) {
 }
 
 // afterPublish calls fn once everything buffered for the inode now is
-// published, at once if that is nothing. fn's error tells of data that was
-// lost instead.
+// published, at once if that is nothing; under leases, once all that the log
+// says of the inode is durable. fn's error tells of data that was lost
+// instead.
 func (c *Client) afterPublish(ino meta.Ino, r *request, fn func(error)) {
+	if !c.cfg.NoLeases {
+		c.afterPlaced(ino, r, fn)
+		return
+	}
 	f, ok := c.files.Get(ino)
 	if !ok {
 		fn(nil)
 		return
 	}
 	c.takeAll(f)
+	c.waitParts(f, r, fn)
+}
+
+// waitParts calls fn when all parts of a file are published or lost.
+func (c *Client) waitParts(f *file, r *request, fn func(error)) {
 	if len(f.parts) == 0 {
 		fn(nil)
 		return
@@ -223,6 +255,30 @@ func (c *Client) afterPublish(ino meta.Ino, r *request, fn func(error)) {
 		r.file = f
 	}
 	f.waiters = append(f.waiters, &waiter{no: f.taken, req: r, fn: fn})
+}
+
+// afterPlaced is afterPublish under leases.
+func (c *Client) afterPlaced(ino meta.Ino, r *request, fn func(error)) {
+	seq := c.placeData(ino)
+	left := 1
+	var lost error
+	step := func(err error) {
+		if lost == nil {
+			lost = err
+		}
+		if left--; left == 0 {
+			fn(lost)
+		}
+	}
+	if f, ok := c.files.Get(ino); ok {
+		left++
+		c.waitParts(f, r, step)
+	}
+	if seq == 0 {
+		step(nil)
+		return
+	}
+	c.afterLog(seq, r, step)
 }
 
 // afterPublishAll is afterPublish for several inodes; fn gets the first error.
@@ -256,7 +312,17 @@ func (c *Client) dirtyInos() (inos []meta.Ino) {
 	return inos
 }
 
-// syncFile serves Flush and Fsync.
+// flushFile serves Flush. Under leases close publishes nothing: the log and
+// the age of the data do, and others who look make them.
+func (c *Client) flushFile(r *request, ino meta.Ino) {
+	if c.cfg.NoLeases {
+		c.syncFile(r, ino)
+		return
+	}
+	c.answer(r, &meta.EmptyResult{}, c.report(ino, nil))
+}
+
+// syncFile serves Fsync.
 func (c *Client) syncFile(r *request, ino meta.Ino) {
 	c.afterPublish(ino, r, func(err error) {
 		c.answer(r, &meta.EmptyResult{}, c.report(ino, err))
@@ -281,5 +347,12 @@ func (c *Client) report(ino meta.Ino, err error) error {
 }
 
 func (c *Client) syncAll(r *request) {
-	c.afterPublishAll(c.dirtyInos(), r, func(err error) { c.answer(r, &meta.EmptyResult{}, err) })
+	c.afterPublishAll(c.dirtyInos(), r, func(err error) {
+		c.afterLog(c.log.last, r, func(lost error) {
+			if err == nil {
+				err = lost
+			}
+			c.answer(r, &meta.EmptyResult{}, err)
+		})
+	})
 }

@@ -22,7 +22,7 @@ const testBlock = 16 << 10
 func newHand(t *testing.T, change ...func(*Config)) *hand {
 	cfg := Config{
 		Group: 1, Open: meta.Open{Nonce: [16]byte{9}, Capability: meta.Capability{Drive: 5}},
-		BlockSize: testBlock, NewBlockID: testIDs(),
+		BlockSize: testBlock, NewBlockID: testIDs(), NoLeases: true,
 	}
 	for _, f := range change {
 		f(&cfg)

@@ -9,11 +9,16 @@ import (
 
 // op is one operation or read on its way to the server.
 type op struct {
-	id      meta.OpID // 0 until sent; a retry after errs.Again is a new operation
-	body    meta.Op   // frozen once sent
-	read    bool
-	dropped bool // nobody wants it sent any longer
-	pause   Time // before the next attempt after errs.Again
+	id       meta.OpID // 0 until sent; a retry after errs.Again is a new operation
+	body     meta.Op   // frozen once sent
+	read     bool
+	dropped  bool         // nobody wants it sent any longer
+	canceled bool         // a SetLock whose caller is gone: CancelOp follows it
+	forReq   bool         // a request waits for its reply, for Stats.Waits
+	after    uint64       // the log must be executed up to here before it
+	touched  *touched     // a change that has its knowledge blocked
+	grants   []meta.Grant // of the reply, set before done runs
+	pause    Time         // before the next attempt after errs.Again
 	// done takes the outcome: exactly one of result and error. If the
 	// operation is withdrawn before it is sent, withdrawn is called instead, if set.
 	done      func(meta.Result, error)
@@ -28,6 +33,7 @@ type ops struct {
 	changes   []*op // wait for a stream or the window
 	flight    btree.Map[meta.OpID, *op]
 	mutations int // in flight
+	telling   int // changes that wait until the kernel has forgotten
 	delayed   []delayedOp
 
 	// Acknowledgements: replies that the client has and the server does not
@@ -51,6 +57,7 @@ type delayedOp struct {
 }
 
 func (c *Client) submit(o *op) {
+	o.after = min(o.after, c.log.last) // of this session's log
 	o.read = o.body.Kind().IsRead()
 	if o.read {
 		c.ops.reads = append(c.ops.reads, o)
@@ -64,6 +71,7 @@ func (c *Client) drop(o *op) {
 	o.dropped = true
 	sweep(&c.ops.reads)
 	sweep(&c.ops.changes)
+	c.unblock(o)
 	if o.withdrawn != nil {
 		o.withdrawn()
 	}
@@ -100,10 +108,18 @@ func (c *Client) pump() {
 	if len(o.reads)+len(o.changes) > 0 {
 		c.flushUnpins(true)
 	}
-	for len(o.reads) > 0 {
-		c.launch(shift(&o.reads))
+	if len(o.reads) > 0 {
+		reads := o.reads
+		o.reads = nil
+		for _, r := range reads {
+			if r.after > c.log.sent {
+				o.reads = append(o.reads, r) // behind what the log holds
+				continue
+			}
+			c.launch(r)
+		}
 	}
-	for len(o.changes) > 0 && o.unacknowledged() < meta.OpWindow-1 {
+	for len(o.changes) > 0 && o.unacknowledged() < meta.OpWindow-1 && o.changes[0].after <= c.log.sent {
 		c.launch(shift(&o.changes))
 	}
 	if len(o.changes) > 0 && len(o.acks) > 0 {
@@ -131,7 +147,7 @@ func (c *Client) launch(o *op) {
 }
 
 func (c *Client) sendOp(o *op) {
-	f := &meta.OpFrame{ID: o.id, Op: o.body}
+	f := &meta.OpFrame{ID: o.id, After: o.after, Op: o.body}
 	if n := min(len(c.ops.acks), meta.OpWindow); n > 0 {
 		f.Acked = append([]meta.OpID(nil), c.ops.acks[:n]...)
 		c.ops.acks = append([]meta.OpID(nil), c.ops.acks[n:]...)
@@ -150,6 +166,9 @@ func (c *Client) resend() {
 	c.ops.flight.Scan(func(_ meta.OpID, o *op) bool { again = append(again, o); return true })
 	for _, o := range again {
 		c.sendOp(o)
+		if o.canceled {
+			c.send(&meta.CancelOp{ID: o.id})
+		}
 	}
 }
 
@@ -181,6 +200,10 @@ func (c *Client) reply(r *meta.Reply) {
 	for len(c.ops.acking) > 0 && c.ops.acking[0].with <= o.id {
 		shift(&c.ops.acking)
 	}
+	if o.forReq {
+		c.stats.Waits++
+	}
+	c.granted(o, r.Grants)
 	switch {
 	case r.Outcome.Err != nil && r.Outcome.Err.Kind == errs.Again:
 		c.delay(o)

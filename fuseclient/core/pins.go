@@ -42,6 +42,14 @@ func (c *Client) pinned(ino meta.Ino, delivered bool) {
 	}
 }
 
+// pinLocal notes an entry that the table answered; the servers pin the inode
+// already.
+func (c *Client) pinLocal(ino meta.Ino) {
+	p, _ := c.pins.table.Get(ino)
+	p.kernel++
+	c.pins.table.Set(ino, p)
+}
+
 func (c *Client) forget(ino meta.Ino, n uint64) {
 	p, ok := c.pins.table.Get(ino)
 	if !ok {
@@ -50,6 +58,7 @@ func (c *Client) forget(ino meta.Ino, n uint64) {
 	p.kernel -= min(p.kernel, n)
 	c.pins.table.Set(ino, p)
 	if p.kernel == 0 {
+		c.forgotten(ino)
 		c.settlePin(ino)
 	}
 }
@@ -63,6 +72,10 @@ func (c *Client) settlePin(ino meta.Ino) {
 	}
 	if f, ok := c.files.Get(ino); ok && f.inUse() {
 		return
+	}
+	if n := c.nodeOf(ino); n != nil && (n.lease > meta.LeaseNone || n.seq > c.log.acked) {
+		c.retire(n)
+		return // answers from the table give references that the servers must know of
 	}
 	c.pins.table.Delete(ino)
 	if !c.pins.declared || p.replies == 0 {
@@ -108,9 +121,12 @@ func (c *Client) reclaim() {
 			c.send(frame)
 			frame = &meta.Reclaim{}
 		}
-		frame.Pins = append(frame.Pins, meta.Pin{Ino: ino, Count: p.replies})
+		if k := c.resentMakes(ino); k < p.replies {
+			frame.Pins = append(frame.Pins, meta.Pin{Ino: ino, Count: p.replies - k})
+		}
 		return true
 	})
+	frame = c.reclaimLocks(c.reclaimLeases(frame))
 	c.ops.flight.Scan(func(id meta.OpID, o *op) bool {
 		if !o.read {
 			frame.Open = append(frame.Open, id)
@@ -129,4 +145,38 @@ func (c *Client) reclaimFresh() {
 		return
 	}
 	c.reclaim()
+}
+
+// resentMakes is how many pins of an inode the servers count when they meet the
+// log again.
+func (c *Client) resentMakes(ino meta.Ino) uint32 {
+	if n := c.nodeOf(ino); n != nil && n.born > c.log.acked {
+		return 1
+	}
+	return 0
+}
+
+// reclaimLeases declares what is held, and Write on whatever the rest of the log
+// changes: the servers must let nobody see it before, even where the lease was
+// given back behind it.
+func (c *Client) reclaimLeases(frame *meta.Reclaim) *meta.Reclaim {
+	if c.cfg.NoLeases {
+		return frame
+	}
+	c.leases.table.Scan(func(ino meta.Ino, n *node) bool {
+		kind := n.lease
+		if n.seq > c.log.acked {
+			kind = meta.LeaseWrite
+		}
+		if kind == meta.LeaseNone {
+			return true
+		}
+		if len(frame.Leases) >= pinsPerReclaim {
+			c.send(frame)
+			frame = &meta.Reclaim{}
+		}
+		frame.Leases = append(frame.Leases, meta.Grant{Ino: ino, Kind: kind})
+		return true
+	})
+	return frame
 }

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"container/list"
 	"slices"
 
 	"agentdrive/internal/errs"
@@ -32,6 +33,7 @@ type part struct {
 	f      *file
 	no     uint64
 	spans  []span
+	view   []span // what reads see: spans, less what was truncated since
 	bytes  int
 	cost   int
 	writes int // for mtime
@@ -42,6 +44,12 @@ type part struct {
 	ready  bool // may be written: inline, or the block is durable
 	// version of the file's content after publication, for shadows.
 	version uint64
+
+	newest uint64  // number of the newest write taken with it: under a lease its stamp
+	rec    *record // its place in the log, once it has one
+	size   uint64  // of the file, when it got that
+	taken  Time
+	elem   *list.Element // in buffers.queue
 }
 
 func (p *part) end() (e uint64) {
@@ -67,17 +75,33 @@ func (c *Client) takeChunk(f *file, off uint64) {
 }
 
 func (c *Client) take(f *file, segs []*segment, before int) {
+	for _, p := range c.detach(f, segs, before) {
+		if p.put != nil {
+			c.putParts(p.put)
+		}
+	}
+	c.advance(f)
+}
+
+// detach makes parts of segments that left the buffer.
+func (c *Client) detach(f *file, segs []*segment, before int) []*part {
 	c.buf.untaken -= before - f.dirty.cost()
 	c.buf.held -= before - f.dirty.cost()
+	newest := uint64(0)
+	for _, s := range segs {
+		newest = max(newest, s.last)
+	}
 	parts := pack(segs, c.cfg.BlockSize)
 	for i, p := range parts {
 		f.taken++
 		p.f, p.no, p.cred, p.kill = f, f.taken, f.cred, f.kill
+		p.newest, p.taken = newest, c.now
 		p.last = i == len(parts)-1
 		p.cost = p.bytes + partCost + segmentCost*len(p.spans)
 		f.partsEnd = max(f.partsEnd, p.end())
 		c.buf.held += p.cost
 		c.buf.parts++
+		p.elem = c.buf.queue.PushBack(p)
 	}
 	parts[0].writes = f.writes
 	f.pending += f.writes
@@ -88,12 +112,7 @@ func (c *Client) take(f *file, segs []*segment, before int) {
 		c.buf.aged.Remove(f.aged)
 		f.aged = nil
 	}
-	for _, p := range parts {
-		if p.put != nil {
-			c.putPart(p)
-		}
-	}
-	c.advance(f)
+	return parts
 }
 
 // run is a contiguous range of segments within one chunk.
@@ -134,7 +153,7 @@ func pack(segs []*segment, blockSize int) (parts []*part) {
 		if *p == nil || len((*p).spans) == partExtents || p == &block && (*p).bytes+r.n > blockSize {
 			*p = &part{ready: p == &inline}
 			if p == &block {
-				(*p).put = &put{}
+				(*p).put = &put{parts: []*part{*p}}
 			}
 			parts = append(parts, *p)
 		}
@@ -145,6 +164,7 @@ func pack(segs []*segment, blockSize int) (parts []*part) {
 		if p.put != nil {
 			p.build()
 		}
+		p.view = p.spans
 	}
 	return parts
 }
@@ -176,33 +196,47 @@ func (p *part) build() {
 	p.put.data = buf
 }
 
-func (c *Client) putPart(p *part) {
-	p.put.done = func(err error) {
-		if p.ready = err == nil; !p.ready {
-			c.lose(p.f, slices.Index(p.f.parts, p), 1, err)
+// putParts stores a block; the parts in it are ready when it is durable.
+func (c *Client) putParts(b *put) {
+	b.done = func(err error) {
+		parts := slices.Clone(b.parts)
+		for _, p := range parts {
+			if p.ready = err == nil; !p.ready {
+				c.lose(p.f, slices.Index(p.f.parts, p), 1, err)
+			}
 		}
-		c.advance(p.f)
-		c.reap(p.f)
+		for _, p := range parts {
+			c.advance(p.f)
+			c.reap(p.f)
+		}
 	}
-	c.enqueuePut(p.put)
+	c.enqueuePut(b)
 }
 
-// advance starts the next Write of a file and answers who waited.
+// advance publishes what of a file is ready, and answers who waited.
 func (c *Client) advance(f *file) {
-	if n := f.writable(); n > 0 {
-		c.publish(f, n)
+	if c.cfg.NoLeases {
+		if f.write == nil {
+			if n := f.writable(); n > 0 {
+				c.publish(f, n)
+			}
+		}
+	} else {
+		c.complete(f)
+		c.placeReady(f)
 	}
 	c.fire(f)
 }
 
-// writable returns how many parts the next Write can publish: as many whole
-// groups as are ready and fit; a group that fits no Write goes in pieces.
-func (f *file) writable() int {
-	if f.write != nil {
-		return 0
-	}
+// writable returns how many parts, from the first that has no place in the
+// log, the next Write can publish.
+func (f *file) writable() int { return f.fit(true) }
+
+// fit returns how many parts the next Write holds: as many whole groups as fit
+// (and, if so wanted, are ready); a group that fits no Write goes in pieces.
+func (f *file) fit(ready bool) int {
 	n, whole, extents, inline := 0, 0, 0, 0
-	for _, p := range f.parts {
+	for _, p := range f.parts[f.placed:] {
 		extents += len(p.spans)
 		if p.put == nil {
 			inline += p.bytes
@@ -210,7 +244,7 @@ func (f *file) writable() int {
 		if extents > meta.MaxExtents || inline > writeInline || f.overlaps(n, p) {
 			break
 		}
-		if !p.ready {
+		if ready && !p.ready {
 			return whole
 		}
 		n++
@@ -224,10 +258,10 @@ func (f *file) writable() int {
 	return n
 }
 
-// overlaps reports whether p covers bytes of one of the first n parts: one
+// overlaps reports whether p covers bytes of one of the n parts before it: one
 // Write must not name a byte twice. Parts taken together never do.
 func (f *file) overlaps(n int, p *part) bool {
-	for _, q := range f.parts[:n] {
+	for _, q := range f.parts[f.placed : f.placed+n] {
 		for _, a := range q.spans {
 			for _, b := range p.spans {
 				if a.off < b.end() && b.off < a.end() {
@@ -245,15 +279,7 @@ func (c *Client) publish(f *file, n int) {
 	o := &op{body: w}
 	for _, p := range f.parts[:n] {
 		f.joinWriter(&w.Cred, &w.KillPriv, p.cred, p.kill)
-		for _, s := range p.spans {
-			e := meta.Extent{Off: s.off, Len: uint32(len(s.data))}
-			if p.put == nil {
-				e.Kind, e.Inline = meta.ExtentInline, s.data
-			} else {
-				e.Kind, e.Block, e.BlockOff = meta.ExtentBlock, p.put.fact.ID, s.at
-			}
-			w.Extents = append(w.Extents, e)
-		}
+		w.Extents = p.extents(w.Extents)
 		if p.put != nil {
 			p.put.name(o, w)
 		}
@@ -261,6 +287,20 @@ func (c *Client) publish(f *file, n int) {
 	f.write, f.writing = o, n
 	o.done = func(res meta.Result, err error) { c.published(f, o, res, err) }
 	c.submit(o)
+}
+
+// extents appends what the part brings to a Write.
+func (p *part) extents(list []meta.Extent) []meta.Extent {
+	for _, s := range p.spans {
+		e := meta.Extent{Off: s.off, Len: uint32(len(s.data))}
+		if p.put == nil {
+			e.Kind, e.Inline = meta.ExtentInline, s.data
+		} else {
+			e.Kind, e.Block, e.BlockOff = meta.ExtentBlock, p.put.fact.ID, s.at
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
 func (c *Client) published(f *file, o *op, res meta.Result, err error) {
@@ -291,33 +331,60 @@ func (c *Client) published(f *file, o *op, res meta.Result, err error) {
 
 // lose drops n parts of a file from the given one on and remembers why.
 func (c *Client) lose(f *file, from, n int, err error) {
-	k := errs.KindOf(err)
-	if f.handles > 0 || k != errs.Stale && k != errs.NotExist {
-		// Without handles, data of a file that is gone has nobody to miss it.
-		e := errs.E("publish", k, "buffered data could not be written", err)
-		f.failed = e
+	if e := c.blame(f, err); e != nil {
 		for _, w := range f.waiters {
 			if w.no >= f.parts[from].no && w.err == nil {
 				w.err = e
 			}
 		}
-		if c.shutdown != nil && c.stopErr == nil {
-			c.stopErr = e
-		}
-		c.say(c.ses.state(), e, "buffered data could not be written")
 	}
-	for _, p := range f.parts[from : from+n] {
-		c.forgetPut(p.put)
-	}
+	lost := slices.Clone(f.parts[from : from+n])
 	c.removeParts(f, from, n)
+	for _, p := range lost {
+		c.leavePut(p)
+	}
+	if !c.cfg.NoLeases {
+		c.patch(f, lost)
+	}
+}
+
+// blame remembers why data of a file was lost. Without handles, data of a file
+// that is gone has nobody to miss it.
+func (c *Client) blame(f *file, err error) *errs.Error {
+	k := errs.KindOf(err)
+	if f.handles == 0 && (k == errs.Stale || k == errs.NotExist) {
+		return nil
+	}
+	e := errs.E("publish", k, "buffered data could not be written", err)
+	f.failed = e
+	if c.shutdown != nil && c.stopErr == nil {
+		c.stopErr = e
+	}
+	c.say(c.ses.state(), e, "buffered data could not be written")
+	return e
+}
+
+// leavePut takes a part that is given up out of its block, and gives the
+// block up if nothing else is in it.
+func (c *Client) leavePut(p *part) {
+	if b := p.put; b != nil {
+		if b.parts = slices.DeleteFunc(b.parts, func(q *part) bool { return q == p }); len(b.parts) == 0 {
+			c.forgetPut(b)
+		}
+	}
 }
 
 // leave ends the life of the first n parts, published. While reads are under
-// way whose maps may be older, they stay visible as shadows.
+// way whose maps may be older, they stay visible as shadows; under leases such
+// maps are asked for again.
 func (c *Client) leave(f *file, n int) {
-	f.keep = c.ops.last
 	published := f.parts[:n:n]
 	c.removeParts(f, 0, n)
+	if !c.cfg.NoLeases {
+		f.fence = max(f.fence, published[n-1].version)
+		return
+	}
+	f.keep = c.ops.last
 	if f.reads == 0 {
 		return
 	}
@@ -333,8 +400,10 @@ func (c *Client) removeParts(f *file, from, n int) {
 	for _, p := range f.parts[from : from+n] {
 		c.buf.held -= p.cost
 		c.buf.parts--
+		c.buf.queue.Remove(p.elem)
 		f.pending -= p.writes
 	}
+	f.placed -= max(0, min(f.placed, from+n)-from)
 	if from > 0 && f.parts[from+n-1].last {
 		f.parts[from-1].last = true // its group ends here now, if it did not before
 	}
@@ -371,6 +440,7 @@ func (c *Client) dropData(f *file, err *errs.Error) bool {
 		}
 		f.write, f.writing = nil, 0
 	}
+	f.newest = 0 // the servers will not have it
 	n := len(f.parts)
 	if n > 0 {
 		for _, w := range f.waiters {
@@ -391,15 +461,24 @@ func (c *Client) takeAllSilently(f *file) {
 	if f.dirty.bytes == 0 {
 		return
 	}
-	cost := f.dirty.cost()
-	f.dirty.takeAll()
-	c.buf.held -= cost
-	c.buf.untaken -= cost
-	c.buf.aged.Remove(f.aged)
-	f.aged = nil
+	c.emptied(f, f.dirty.cost(), func() { f.dirty.takeAll() })
 	f.taken++
 	c.buf.parts++
-	f.parts = append(f.parts, &part{f: f, no: f.taken, writes: f.writes})
+	p := &part{f: f, no: f.taken, writes: f.writes}
+	p.elem = c.buf.queue.PushBack(p)
+	f.parts = append(f.parts, p)
 	f.pending += f.writes
 	f.writes, f.kill = 0, false
+}
+
+// emptied books what remove takes out of the buffer of a file, of which cost
+// was there before.
+func (c *Client) emptied(f *file, cost int, remove func()) {
+	remove()
+	c.buf.held -= cost - f.dirty.cost()
+	c.buf.untaken -= cost - f.dirty.cost()
+	if f.dirty.bytes == 0 && f.aged != nil {
+		c.buf.aged.Remove(f.aged)
+		f.aged = nil
+	}
 }

@@ -15,7 +15,10 @@ type put struct {
 	fact  meta.NewBlock
 	done  func(err error) // durable or impossible; nil: nobody waits any more
 
-	started   bool
+	parts   []*part // whose data is in it; nil for one of an append
+	started bool
+	rec     *record // the Write in the log that brings the block, nil before
+
 	write     *op // the Write that names the block, nil before
 	index     int // of its fact in the Write
 	published bool

@@ -12,6 +12,10 @@ import (
 // again.
 const mapLimit = 1024
 
+// wholeFile bounds the size, in full blocks, of files whose whole map is asked
+// for, to be kept.
+const wholeFile = mapExtents
+
 // reading is a ReadFile under way.
 type reading struct {
 	req    *request
@@ -19,27 +23,138 @@ type reading struct {
 	pos    uint64 // planned up to here
 	end    uint64 // of the request
 	pieces []Piece
+
+	whole bool   // the map of the whole file was asked for
+	held  bool   // a lease was held when it was
+	drops uint64 // file.drops then
+	keep  bool   // all maps so far may be kept
+	asked int
 }
+
+// maxAsks bounds how often a map that is too old is asked for again.
+const maxAsks = 1000
 
 func (c *Client) readFile(r *request, o ReadFile) {
 	if o.Off > meta.MaxSize {
 		o.Off = meta.MaxSize
 	}
+	if c.cfg.NoLeases {
+		c.readServer(r, o)
+		return
+	}
+	if o.Fresh {
+		c.dropMap(o.Ino)
+	}
+	f, ok := c.files.Get(o.Ino)
+	if ok && f.mapped && f.handles > 0 && c.leaseOf(o.Ino) != meta.LeaseWrite && !c.recalled(o.Ino) {
+		// Pages read may be dirtied without a word (rule C8).
+		c.acquire(r, []meta.Grant{{Ino: o.Ino, Kind: meta.LeaseWrite}}, func(error) { c.readLeased(r, o) })
+		return
+	}
+	c.readLeased(r, o)
+}
+
+// recalled reports whether a recall of the inode is being answered: what is
+// read meanwhile must not wait for what waits for its answer.
+func (c *Client) recalled(ino meta.Ino) bool {
+	n := c.nodeOf(ino)
+	return n != nil && n.recalls > 0
+}
+
+// readLeased reads by the map that is kept, or asks for one. A file that only
+// the log knows is no use asking for.
+func (c *Client) readLeased(r *request, o ReadFile) {
+	if r.done || c.readKept(r, o) {
+		return
+	}
+	if e := c.mapOf(o.Ino); e != nil && e.born > c.logDone() {
+		c.afterLog(e.born, r, func(err error) {
+			if err != nil {
+				c.answer(r, nil, err)
+			} else if !r.done {
+				c.readServer(r, o)
+			}
+		})
+		return
+	}
+	c.readServer(r, o)
+}
+
+// readKept answers a read without the servers, if a lease and a map are held.
+func (c *Client) readKept(r *request, o ReadFile) bool {
+	e := c.mapOf(o.Ino)
+	n := c.nodeOf(o.Ino)
+	if e == nil || e.m == nil || !c.readable(n) || !n.attrOK {
+		return false
+	}
+	c.touchNode(n)
+	end := min(o.Off+uint64(o.Len), n.attr.Size)
+	pos := min(o.Off, end)
+	pieces, err := serverPieces(e.m, pos, end)
+	if err == nil {
+		if f, ok := c.files.Get(o.Ino); ok {
+			pieces = c.overlay(f, e.m.Attr.DataVersion, pieces, pos, end)
+		}
+	}
+	c.answer(r, &FilePlan{Attr: n.attr, Pieces: join(pieces), Keep: c.keeps(n)}, err)
+	return true
+}
+
+// keeps reports whether the kernel may keep pages of an inode.
+func (c *Client) keeps(n *node) bool {
+	return n != nil && n.recalls == 0 && c.leaseNow(n) >= meta.LeaseRead || c.broken("keep-after-recall")
+}
+
+func (c *Client) readServer(r *request, o ReadFile) {
 	f := c.fileOf(o.Ino)
 	f.reads++
-	c.askMap(&reading{req: r, file: f, pos: o.Off, end: o.Off + uint64(o.Len)})
+	rd := &reading{req: r, file: f, pos: o.Off, end: o.Off + uint64(o.Len), keep: !c.cfg.NoLeases}
+	rd.whole = rd.keep && c.mayKeep(o)
+	c.askMap(rd)
+}
+
+// mayKeep reports whether the file is likely to have a map worth keeping.
+func (c *Client) mayKeep(o ReadFile) bool {
+	if e := c.mapOf(o.Ino); e != nil {
+		return e.m != nil
+	}
+	if n := c.nodeOf(o.Ino); n != nil && n.attrOK {
+		return n.attr.Size <= wholeFile*uint64(c.cfg.BlockSize)
+	}
+	return o.Off == 0
 }
 
 func (c *Client) askMap(rd *reading) {
 	body := &meta.ReadMap{Ino: rd.file.ino, Off: rd.pos, Len: rd.end - rd.pos, Limit: mapLimit}
+	if rd.whole {
+		body.Off, body.Len, body.Limit = 0, meta.MaxSize, mapExtents
+	}
+	rd.held, rd.drops = c.leaseOf(rd.file.ino) >= meta.LeaseRead, rd.file.drops
 	o := &op{body: body}
-	o.done = func(res meta.Result, err error) { c.mapped(rd, res, err) }
+	if !c.own(rd.file.ino) {
+		// Under a write lease what the servers lack lies over their map.
+		o.after = c.lastSeq(rd.file.ino)
+		c.log.want = max(c.log.want, o.after)
+	}
+	o.done = func(res meta.Result, err error) {
+		c.learnRead(o, res, err)
+		c.mapped(rd, o, res, err)
+	}
 	o.withdrawn = func() { c.readEnded(rd, nil, nil) }
 	rd.req.op = o
 	c.submit(o)
 }
 
-func (c *Client) mapped(rd *reading, res meta.Result, err error) {
+// current reports whether what the answer to a read's question says still
+// holds, and will until a recall.
+func (c *Client) current(rd *reading, o *op) bool {
+	if c.cfg.NoLeases || c.leaseOf(rd.file.ino) < meta.LeaseRead {
+		return false
+	}
+	return rd.held && rd.drops == rd.file.drops || c.grantOf(o, rd.file.ino) != nil
+}
+
+func (c *Client) mapped(rd *reading, o *op, res meta.Result, err error) {
 	m, ok := res.(*meta.MapResult)
 	if err == nil && !ok {
 		err = errs.E("read", errs.Corrupt, "wrong kind of result", nil)
@@ -49,21 +164,33 @@ func (c *Client) mapped(rd *reading, res meta.Result, err error) {
 		return
 	}
 	attr := c.merged(m.Attr)
-	if m.Attr.DataVersion < rd.file.fence {
-		// Older than an own truncate or append that was answered meanwhile:
-		// with own newer data over it, it would show what never was.
+	if m.Attr.DataVersion < c.fenceOf(rd.file) || o.id <= rd.file.blind {
+		// Older than an own change that was answered meanwhile: with own newer
+		// data over it, it would show what never was.
+		if rd.asked++; rd.asked > maxAsks {
+			c.readEnded(rd, nil, errs.E("read", errs.Corrupt, "map of a file stays older than what was written to it", nil))
+			return
+		}
 		c.askMap(rd)
 		return
 	}
-	end := min(rd.end, max(rd.file.endOver(&m.Attr), rd.pos))
+	rd.keep = rd.keep && c.current(rd, o)
+	whole := rd.whole
+	if rd.whole = false; whole && rd.keep {
+		c.keepWhole(rd.file, m)
+	}
+	end := min(rd.end, max(c.endOver(rd.file, &m.Attr), rd.pos))
 	upTo := min(end, m.Covered)
 	if rd.end <= rd.pos || end <= m.Covered {
 		upTo = end
+	} else if upTo <= rd.pos && whole {
+		c.askMap(rd) // the beginning of a large file
+		return
 	} else if upTo <= rd.pos {
 		c.readEnded(rd, nil, errs.E("read", errs.Corrupt, "map of a file makes no progress", nil))
 		return
 	}
-	server, err := serverPieces(m, rd.pos, upTo)
+	server, err := rd.file.serverPieces(m, rd.pos, upTo)
 	if err != nil {
 		c.readEnded(rd, nil, err)
 		return
@@ -74,12 +201,65 @@ func (c *Client) mapped(rd *reading, res meta.Result, err error) {
 		c.askMap(rd)
 		return
 	}
-	c.readEnded(rd, &FilePlan{Attr: attr, Pieces: join(rd.pieces)}, nil)
+	keep := rd.keep && c.keeps(c.nodeOf(rd.file.ino))
+	c.readEnded(rd, &FilePlan{Attr: attr, Pieces: join(rd.pieces), Keep: keep}, nil)
+}
+
+// fenceOf is the version of content that a map must have at least. Without a
+// write lease nothing lies over it: others may have written since.
+func (c *Client) fenceOf(f *file) uint64 {
+	if c.own(f.ino) {
+		return f.fence
+	}
+	return max(f.fence, f.newest)
+}
+
+// own reports whether all that is newer about a file than what the servers say
+// is known here.
+func (c *Client) own(ino meta.Ino) bool {
+	n := c.nodeOf(ino)
+	return n != nil && n.lease == meta.LeaseWrite && n.attrOK
+}
+
+// keepWhole keeps a map of a whole file, or notes that it is too large.
+func (c *Client) keepWhole(f *file, m *meta.MapResult) {
+	if m.Covered < m.Attr.Size {
+		c.keepMap(f.ino, nil, 0)
+		return
+	}
+	c.keepMap(f.ino, clipped(m, f.cutAt(m.Attr.DataVersion)), 0)
+}
+
+// cutAt is where content of a map of that version ends because of truncations
+// in the log that it does not know. What came after these lies over it.
+func (f *file) cutAt(version uint64) uint64 {
+	at := meta.MaxSize
+	for _, x := range f.cuts {
+		if version < x.version {
+			at = min(at, x.size)
+		}
+	}
+	return at
+}
+
+// serverPieces is serverPieces for a map that may be older than truncations
+// in the log.
+func (f *file) serverPieces(m *meta.MapResult, lo, hi uint64) ([]Piece, error) {
+	to := max(min(hi, f.cutAt(m.Attr.DataVersion)), lo)
+	out, err := serverPieces(m, lo, to)
+	return hole(out, hi-to), err
 }
 
 // endOver returns the end of file as a map with the server's attributes a and
-// own data over it has it. Newer attributes do not count: the map must agree.
-func (f *file) endOver(a *meta.Attr) uint64 {
+// own data over it has it. Newer attributes do not count, unless all that is
+// newer is own: the map must agree.
+func (c *Client) endOver(f *file, a *meta.Attr) uint64 {
+	if c.own(f.ino) {
+		return c.nodeOf(f.ino).attr.Size
+	}
+	if !c.cfg.NoLeases {
+		return max(a.Size, f.dirty.end())
+	}
 	end := max(a.Size, f.partsEnd, f.dirty.end())
 	for _, p := range f.shadows {
 		if p.version > a.DataVersion {
@@ -171,7 +351,7 @@ func (c *Client) overlay(f *file, version uint64, server []Piece, lo, hi uint64)
 		if p.version != 0 && version >= p.version {
 			continue
 		}
-		for _, s := range p.spans {
+		for _, s := range p.view {
 			paint(s.off, s.data)
 		}
 	}

@@ -33,11 +33,16 @@ type session struct {
 	helloAt Time // when Open or Resume was sent
 	ttl     Time
 
-	validUntil Time // the server keeps the session at least until then
-	warned     bool // that this moment passed
+	validUntil Time  // the server keeps the session at least until then
+	trustUntil Time  // leases count until then
+	wall       int64 // the servers' wall clock minus the own time, Unix nanoseconds
+	warned     bool  // that this moment passed
 	renewSeq   uint64
 	renewAt    Time
 	renewals   []renewal // unanswered, oldest first
+
+	heardAt     Time // when the last frame came
+	expectSince Time // since when something is unanswered; 0 = nothing is
 
 	closeSent bool
 	err       error // phaseEnded: what later requests are told
@@ -86,6 +91,7 @@ func (c *Client) retry(hint string) {
 // lost ends the use of the current stream.
 func (c *Client) lost(err *errs.Error, hint string) {
 	c.ses.renewals = nil
+	c.voidRecalls()
 	c.opsStreamDown()
 	c.pinsStreamDown()
 	c.say(StateConnecting, err, "operations wait for the metadata servers")
@@ -114,28 +120,37 @@ func (c *Client) streamUp(stream uint64) {
 		return
 	}
 	c.send(&meta.Resume{Session: s.id, Epoch: s.epoch, Nonce: s.nonce})
-	c.reclaim()
+	if c.cfg.NoLeases {
+		c.reclaim()
+	}
+	// With leases, what is held depends on how far the log got: Welcome tells.
 }
 
 func (c *Client) frameIn(ev FrameIn) {
 	if ev.Stream != c.ses.stream || c.ses.phase == phaseDown || c.ses.phase == phaseEnded {
 		return
 	}
+	c.ses.heardAt = c.now
 	switch f := ev.Frame.(type) {
 	case *meta.Welcome:
 		c.welcome(f)
 	case *meta.Reply:
 		c.reply(f)
 	case *meta.Renewed:
-		c.renewed(f.Seq)
+		c.renewed(f)
+	case *meta.LogAck:
+		c.logAck(f)
+	case *meta.Recall:
+		c.onRecall(f)
+	case *meta.Credited:
+		c.credited(f)
 	case *meta.Evicted:
 		c.evicted(f.Err)
 	case *meta.NotLeader:
 		c.emit(Disconnect{Stream: c.ses.stream})
 		c.lost(errs.E("stream", errs.NotLeader, "server does not lead the group", nil).WithHint(f.Address), f.Address)
 	default:
-		// A frame of a protocol that this version does not speak; the server
-		// must not send it to a client that did not ask for leases.
+		// A frame of a protocol that this version does not speak.
 	}
 }
 
@@ -148,23 +163,43 @@ func (c *Client) welcome(w *meta.Welcome) {
 	s.phase, s.id, s.epoch, s.root = phaseReady, w.Session, w.Epoch, w.Root.Ino
 	s.ttl = Time(w.TTLMillis) * 1e6
 	s.validUntil, s.warned = s.helloAt+s.ttl, false
-	s.renewAt = s.helloAt + c.cfg.RenewEvery
+	c.tellWall(w.Now)
+	c.renewedValidity(s.helloAt)
+	s.renewAt = s.helloAt + c.renewEvery()
 	s.backoff = c.cfg.RetryAfter
-	if fresh {
+	c.log.poisoned = false
+	switch {
+	case fresh:
+		c.log.last, c.log.acked, c.log.sent = w.LastLogSeq, w.LastLogSeq, w.LastLogSeq
 		c.reclaimFresh()
+	case !c.cfg.NoLeases:
+		c.logResume(w.LastLogSeq)
+		c.reclaim()
 	}
+	c.credit.asked = false
 	c.say(StateReady, nil, fmt.Sprintf("session %d", s.id))
 	if s.closeSent {
 		c.send(&meta.Close{})
 	}
+	c.pumpLog() // operations name what is in it
 	c.resend()
 }
 
-func (c *Client) renewed(seq uint64) {
-	s := &c.ses
+// renewEvery is the pause between renewals: short sessions need more of them.
+func (c *Client) renewEvery() Time {
+	if c.cfg.NoLeases || c.ses.ttl == 0 {
+		return c.cfg.RenewEvery
+	}
+	return min(c.cfg.RenewEvery, c.ses.ttl/3)
+}
+
+func (c *Client) renewed(f *meta.Renewed) {
+	s, seq := &c.ses, f.Seq
+	c.tellWall(f.Now)
 	for len(s.renewals) > 0 && s.renewals[0].seq <= seq {
 		if s.renewals[0].seq == seq {
 			s.validUntil, s.warned = s.renewals[0].at+s.ttl, false
+			c.renewedValidity(s.renewals[0].at)
 		}
 		s.renewals = s.renewals[1:]
 	}
@@ -177,19 +212,53 @@ func (c *Client) sessionDue() {
 	s := &c.ses
 	switch {
 	case s.phase == phaseOpening && c.now >= s.helloAt+helloPeriods*c.cfg.RenewEvery,
-		s.phase == phaseReady && c.now >= s.renewAt && len(s.renewals) > 0:
+		s.phase == phaseReady && c.now >= s.renewAt && len(s.renewals) > 0,
+		s.phase == phaseReady && c.quiet() >= c.quietTime()+c.quietTime()/2:
 		c.emit(Disconnect{Stream: s.stream})
 		c.lost(errs.E("stream", errs.Timeout, "server does not answer", nil), "")
-	case s.phase == phaseReady && c.now >= s.renewAt:
+	case s.phase == phaseReady && (c.now >= s.renewAt || c.quiet() >= c.quietTime() && len(s.renewals) == 0):
 		s.renewSeq++
 		s.renewals = append(s.renewals, renewal{s.renewSeq, c.now})
-		s.renewAt = c.now + c.cfg.RenewEvery
-		c.send(&meta.Renew{Seq: s.renewSeq})
+		s.renewAt = c.now + c.renewEvery()
+		c.send(&meta.Renew{Seq: s.renewSeq, Progress: c.owedProgress()})
 	}
 	if s.id != 0 && s.phase != phaseEnded && !s.warned && c.now > s.validUntil {
 		s.warned = true
 		c.say(s.state(), errs.E("session.renew", errs.Timeout, "", nil),
 			"session not renewed in time: the servers may end it and unpublished data would be lost")
+	}
+}
+
+// quietTime is how long a stream may be silent while something is unanswered
+// before it is asked for a sign of life, and half of it more before it is given up: a
+// leader that stands still must not hold up who can be served by another.
+func (c *Client) quietTime() Time { return min(quietDelay, c.renewEvery()) }
+
+// quiet is for how long nothing was heard that could have been.
+func (c *Client) quiet() Time {
+	s := &c.ses
+	if s.expectSince == 0 {
+		return 0
+	}
+	return c.now - max(s.heardAt, s.expectSince)
+}
+
+// expect notes whether the servers owe an answer. Who waits for a lock may wait
+// for long.
+func (c *Client) expect() {
+	s := &c.ses
+	owed := s.phase == phaseReady && (len(s.renewals) > 0 || c.log.sent > c.log.acked)
+	if s.phase == phaseReady && !owed {
+		c.ops.flight.Scan(func(_ meta.OpID, o *op) bool {
+			owed = o.body.Kind() != meta.KindSetLock
+			return !owed
+		})
+	}
+	switch {
+	case !owed:
+		s.expectSince = 0
+	case s.expectSince == 0:
+		s.expectSince = c.now
 	}
 }
 
@@ -199,6 +268,13 @@ func (c *Client) sessionTimers(want func(Time)) {
 		want(c.ses.helloAt + helloPeriods*c.cfg.RenewEvery)
 	case phaseReady:
 		want(c.ses.renewAt)
+		if s := &c.ses; s.expectSince != 0 {
+			t := max(s.heardAt, s.expectSince) + c.quietTime()
+			if c.quiet() >= c.quietTime() {
+				t += c.quietTime() / 2
+			}
+			want(t)
+		}
 	}
 	if c.ses.id != 0 && !c.ses.warned && c.ses.phase != phaseEnded {
 		want(c.ses.validUntil + 1)
@@ -241,6 +317,7 @@ func (c *Client) renonce() {
 // Operations that were never sent and reads go on in the next session.
 func (c *Client) loseSession(cause *errs.Error) {
 	err := errs.E("session", errs.IO, "session expired; unpublished data is lost", cause)
+	lostOps := c.loseLeases(err)
 	c.forgetPuts()
 	c.late = late{}
 	c.ops.acks, c.ops.ackAt = nil, 0
@@ -269,10 +346,13 @@ func (c *Client) loseSession(cause *errs.Error) {
 		c.nextAppend(f)
 		c.reap(f)
 	}
+	if lostOps.records > 0 {
+		c.say(StateConnecting, err, fmt.Sprintf("%d operations in %d directories are lost", lostOps.records, lostOps.dirs))
+	}
 	if lostFiles > 0 {
 		c.say(StateConnecting, err, fmt.Sprintf("unpublished data of %d files is lost", lostFiles))
 	}
-	if c.shutdown != nil && c.stopErr == nil && lostFiles > 0 {
+	if c.shutdown != nil && c.stopErr == nil && lostFiles+lostOps.records > 0 {
 		c.stopErr = err
 	}
 }

@@ -36,6 +36,11 @@ type world struct {
 	timer    Time
 	state    State
 
+	invals  []Invalidate
+	pages   []*call // dirty pages that an invalidation drives out
+	kinds   map[*meta.Reply]meta.OpKind
+	foreign *foreign // a change by another mount, under way
+
 	puts  []PutBlock
 	lates []BlockLate
 
@@ -57,6 +62,9 @@ type simFile struct {
 	reads   int
 	unknown bool // an outcome is unknown: not checked until the end
 	held    bool // has data that only the client has
+	foreign int  // changes by other mounts
+	changes int  // all changes
+	kept    bool // the kernel may have pages that it need not ask for
 }
 
 // call is a request under way.
@@ -65,18 +73,24 @@ type call struct {
 	op   any
 	file *simFile
 	from int // ReadFile: index into past
+
+	foreign int // simFile.foreign when it began
+	changes int // simFile.changes when it began
 }
 
-func newWorld(t testing.TB, seed int64) *world {
+func newWorld(t testing.TB, seed int64, leases bool) *world {
 	w := &world{t: t, seed: seed, rng: rand.New(rand.NewSource(seed)), hash: fnv.New64a(),
-		calls: map[ReqID]*call{}, kernel: map[meta.Ino]uint64{}}
+		calls: map[ReqID]*call{}, kernel: map[meta.Ino]uint64{}, kinds: map[*meta.Reply]meta.OpKind{}}
 	w.srv = newFakeServer(w.fatal)
 	w.srv.again = func() bool { return !w.calm && w.rng.Intn(3) == 0 }
 	w.srv.mapMax = 2 + w.rng.Intn(20)
 	w.c = New(Config{
 		Group: 1, Open: meta.Open{Nonce: [16]byte{1}}, NewBlockID: testIDs(),
-		MaxDirty: 128 << 10, BlockSize: 16 << 10, MaxPuts: 3,
+		MaxDirty: 128 << 10, BlockSize: 16 << 10, MaxPuts: 3, NoLeases: !leases,
 	})
+	if leases {
+		w.srv.grantLeases(func() bool { return w.rng.Intn(5) == 0 })
+	}
 	for i := range 3 {
 		w.files = append(w.files, &simFile{name: fmt.Sprint("f", i)})
 	}
@@ -90,11 +104,34 @@ func (w *world) fatal(format string, args ...any) {
 
 func (w *world) step(ev Event) {
 	w.t.Helper()
+	switch x := ev.(type) {
+	case FrameIn:
+		tr("%d >> %s", w.now, short(x.Frame))
+	case Request:
+		tr("%d REQ %d %s", w.now, x.ID, short(x.Op))
+	case BlockStored:
+		tr("%d stored %d", w.now, x.Token)
+	default:
+		tr("%d EV %T %+v", w.now, ev, ev)
+	}
 	for _, e := range append([]Effect(nil), w.c.Step(w.now, ev)...) {
+		switch x := e.(type) {
+		case Send:
+			tr("%d    << %s", w.now, short(x.Frame))
+		case Answer:
+			tr("%d    ANS %d %s %v", w.now, x.ID, short(x.Result), x.Err)
+		case PutBlock:
+			tr("%d    put %d len %d", w.now, x.Token, len(x.Data))
+		default:
+			tr("%d    eff %T %+v", w.now, e, e)
+		}
 		w.effect(e)
 	}
 	if err := w.c.CheckInvariants(); err != nil {
 		w.fatal("after %T: %v", ev, err)
+	}
+	if w.srv.on {
+		w.checkTruth()
 	}
 }
 
@@ -120,6 +157,10 @@ func (w *world) effect(e Effect) {
 	case Answer:
 		fmt.Fprintf(w.hash, "answer %d %T %v\n", e.ID, e.Result, e.Err)
 		w.answered(e)
+	case Invalidate:
+		fmt.Fprintf(w.hash, "invalidate %d %+v\n", e.Token, e.Items)
+		w.invals = append(w.invals, e)
+		w.driveOut(e)
 	case Timer:
 		fmt.Fprintf(w.hash, "timer %d\n", e.At)
 		w.timer = e.At
@@ -166,6 +207,7 @@ func (w *world) serve() {
 		w.toClient = append(w.toClient, now)
 	}
 	if reply != nil {
+		w.kinds[reply] = f.(*meta.OpFrame).Op.Kind()
 		w.held = append(w.held, reply)
 	}
 }
@@ -181,6 +223,11 @@ func (w *world) releaseReply() {
 		return
 	}
 	w.srv.sent(w.session, r)
+	if w.srv.on {
+		r.Grants = nil
+		w.srv.grantIn(r, w.kinds[r])
+	}
+	delete(w.kinds, r)
 	w.toClient = append(w.toClient, r)
 }
 
@@ -286,7 +333,13 @@ func (w *world) fault() {
 }
 
 func (w *world) turn() {
-	switch w.rng.Intn(12) {
+	switch w.rng.Intn(14) {
+	case 12:
+		w.endInval()
+	case 13:
+		if w.srv.on {
+			w.foreigner()
+		}
 	case 0, 1, 2:
 		w.serve()
 	case 3, 4:
@@ -311,7 +364,7 @@ func (w *world) settle(what string, until func() bool) {
 	w.t.Helper()
 	w.calm = true
 	for i := 0; ; i++ {
-		if until() && len(w.toServer)+len(w.held)+len(w.toClient)+len(w.puts)+len(w.lates) == 0 {
+		if until() && w.foreign == nil && len(w.invals) == 0 && len(w.toServer)+len(w.held)+len(w.toClient)+len(w.puts)+len(w.lates) == 0 {
 			return
 		}
 		if i > 20000 {
@@ -322,12 +375,14 @@ func (w *world) settle(what string, until func() bool) {
 		w.deliver()
 		w.endPut()
 		w.endLate()
+		w.endInval()
+		w.foreigner()
 		w.tick()
 	}
 }
 
-func runSeed(t testing.TB, seed int64, turns int) uint64 {
-	w := newWorld(t, seed)
+func runSeed(t testing.TB, seed int64, turns int, leases bool) uint64 {
+	w := newWorld(t, seed, leases)
 	w.step(Tick{})
 	for range turns {
 		w.turn()
@@ -342,14 +397,16 @@ func TestRandom(t *testing.T) {
 		seeds = 200
 	}
 	for seed := int64(1); seed <= seeds; seed++ {
-		runSeed(t, seed, 700)
+		runSeed(t, seed, 700, false)
+		runSeed(t, seed, 700, true)
 	}
 }
 
 // TestDeterminism: the same events give the same effects.
 func TestDeterminism(t *testing.T) {
 	for seed := int64(1); seed <= 40; seed++ {
-		if a, b := runSeed(t, seed, 700), runSeed(t, seed, 700); a != b {
+		leases := seed%2 == 0
+		if a, b := runSeed(t, seed, 700, leases), runSeed(t, seed, 700, leases); a != b {
 			t.Fatalf("seed %d: effects differ between two runs", seed)
 		}
 	}

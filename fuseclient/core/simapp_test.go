@@ -43,6 +43,9 @@ func (w *world) application() {
 func (w *world) call(f *simFile, op any) *call {
 	w.lastReq++
 	k := &call{id: w.lastReq, op: op, file: f}
+	if f != nil {
+		k.foreign, k.changes = f.foreign, f.changes
+	}
 	w.calls[k.id] = k
 	w.step(Request{ID: k.id, Op: op})
 	return k
@@ -136,11 +139,11 @@ func (w *world) answered(a Answer) {
 	case *meta.Make:
 		f.locked = false
 		if r, ok := a.Result.(*meta.EntryResult); ok {
-			f.ino, f.open = r.Attr.Ino, 1
+			f.ino, f.open, f.held = r.Attr.Ino, 1, w.srv.on
 			w.step(OpenFile{Ino: f.ino})
 		}
 	case *meta.GetAttr:
-		if r, ok := a.Result.(*meta.AttrResult); ok && !f.locked && !f.unknown && r.Attr.Size != uint64(len(f.data)) {
+		if r, ok := a.Result.(*meta.AttrResult); ok && !f.locked && !f.unknown && f.foreign == k.foreign && f.changes == k.changes && r.Attr.Size != uint64(len(f.data)) {
 			w.fatal("file %s has size %d, want %d", f.name, r.Attr.Size, len(f.data))
 		}
 	case ReadFile:
@@ -157,8 +160,12 @@ func (w *world) readDone(k *call, o ReadFile, a Answer) {
 	if !ok || f.unknown {
 		return
 	}
-	got := assemble(p, w.srv.blocks)
+	f.kept = f.kept || p.Keep
+	got := assemble(p, w.blocks())
 	versions := slices.Clone(f.past[k.from:])
+	if w.foreign != nil && w.foreign.file == f {
+		versions = append(versions, w.foreign.after)
+	}
 	for _, other := range w.calls {
 		// A change under way may be visible already.
 		switch o := other.op.(type) {
@@ -200,6 +207,7 @@ func written(b []byte, off uint64, data []byte) []byte {
 
 // set changes the file as applications see it.
 func (f *simFile) set(data []byte) {
+	f.changes++
 	f.data = data
 	if f.reads > 0 {
 		f.past = append(f.past, bytes.Clone(data))
@@ -230,23 +238,31 @@ func (w *world) changed(f *simFile, op any, a Answer) {
 		if !f.unknown && r.Attr.Ino == f.ino && r.Attr.Nlink > 0 && r.Attr.Size != uint64(len(d)) {
 			w.fatal("write to %s says size %d, want %d", f.name, r.Attr.Size, len(d))
 		}
-		if o.Append || o.Sync {
+		if o.Sync || o.Append && !w.srv.on {
 			w.durable(f)
 		}
 	case *meta.SetAttr:
 		f.set(resize(f.data, o.Size))
+		f.held = true
+		if !w.srv.on {
+			w.durable(f)
+		}
+	case Fsync:
 		w.durable(f)
-	case Flush, Fsync:
-		w.durable(f)
-	case *meta.Rename:
-		w.durable(f)
+	case Flush, *meta.Rename:
+		if !w.srv.on {
+			w.durable(f)
+		}
 	}
 }
 
 // durable: the server has the file as applications see it.
 func (w *world) durable(f *simFile) {
 	f.held = false
-	if got := w.srv.inodes[f.ino].data; !f.unknown && !bytes.Equal(got, f.data) {
+	if f.unknown {
+		return
+	}
+	if got := w.srv.inodes[f.ino].data; !bytes.Equal(got, f.data) {
 		i := 0
 		for i < min(len(got), len(f.data)) && got[i] == f.data[i] {
 			i++
@@ -287,7 +303,7 @@ func (w *world) finish() {
 	}
 	w.settle("forget", func() bool { return w.c.pins.flushAt == 0 && len(w.c.ops.acks) == 0 && w.c.ops.flight.Len() == 0 })
 	w.checkPins()
-	if s := w.c.Stats(); s.Requests+s.Dirty+s.Files+s.Pins+s.InFlight != 0 {
+	if s := w.c.Stats(); s.Requests+s.Dirty+s.Files+s.InFlight != 0 || s.Pins != 0 && !w.srv.on {
 		w.fatal("memory is not returned: %+v", s)
 	}
 	if n := len(w.srv.sessions[w.session].recorded); n != 0 || len(w.c.ops.acking) != 0 {
@@ -309,7 +325,7 @@ func (w *world) checkPins() {
 		}
 	}
 	for ino := range pins {
-		if p, _ := w.c.pins.table.Get(ino); w.kernel[ino] == 0 || p.replies != pins[ino] || p.kernel != w.kernel[ino] {
+		if p, _ := w.c.pins.table.Get(ino); w.kernel[ino] == 0 && !w.srv.on || p.replies != pins[ino] || p.kernel != w.kernel[ino] {
 			w.fatal("inode %d: server counts %d, client %+v, kernel %d", ino, pins[ino], p, w.kernel[ino])
 		}
 	}

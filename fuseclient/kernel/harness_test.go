@@ -148,6 +148,9 @@ func checkBalance(t *testing.T, fs *memFS) {
 // apps are the programs of TestMain.
 var apps = map[string]func(args []string) error{
 	"append": appAppend,
+	"dirty":  appDirty,
+	"hog":    appHog,
+	"lock":   appLock,
 	"catch":  appCatch,
 	"mmap":   appMmap,
 }

@@ -30,7 +30,9 @@ func (c *conn) interrupt(unique uint64) bool {
 	if req == nil {
 		return false
 	}
-	if wantsStop(req.pid) {
+	// A wait for a lock ends with any signal that has a handler: alarm(2)
+	// around it is how programs bound it.
+	if req.op == opSetLockWait || wantsStop(req.pid) {
 		c.stop(req)
 	} else {
 		c.watch(req)
@@ -55,6 +57,7 @@ func (c *conn) stop(req *request) {
 	c.mu.Unlock()
 	if parked {
 		c.write(req.fd, errorReply(req.unique, syscall.EINTR))
+		c.withdraw(req)
 	}
 }
 
@@ -135,6 +138,21 @@ func exitingBySignal(stat []byte) bool {
 	}
 	code, err := strconv.ParseUint(string(f[statExitCode]), 10, 32)
 	return err == nil && code&exitSignal != 0
+}
+
+// sleepsInKernel reports whether a thread of this process waits in the kernel
+// for a lock (state D), and not merely for a processor. One that cannot be
+// seen counts as waiting.
+func sleepsInKernel(tid int64) bool {
+	if tid == 0 {
+		return false // not begun
+	}
+	stat, err := os.ReadFile("/proc/self/task/" + strconv.FormatInt(tid, 10) + "/stat")
+	if err != nil {
+		return true
+	}
+	_, state, ok := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(" "))
+	return !ok || len(state) == 0 || state[0] == 'D'
 }
 
 // wantsStop reports whether a thread has a stop signal pending that it does

@@ -279,12 +279,14 @@ func showEvent(ev Event) string {
 	return fmt.Sprintf("%T%+v", ev, ev)
 }
 
-// later moves the clock.
+// later lets time pass, with a Tick whenever the core expects one.
 func (w *world) later(d Time) {
 	w.t.Helper()
-	w.now += d
-	w.step(Tick{})
-	w.run()
+	for end := w.now + d; w.now < end; {
+		w.now = min(end, w.now+w.s.beat())
+		w.step(Tick{})
+		w.run()
+	}
 }
 
 func mk(name string) *meta.Make {
