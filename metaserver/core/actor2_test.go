@@ -21,9 +21,8 @@ func (a *actor) reconnect() {
 	c.streams++
 	a.st, a.up, a.recalls = c.streams, nil, nil
 	c.step(StreamOpened{Stream: a.st})
-	se := c.s.sessions[a.session]
 	a.ready = true
-	a.send(&meta.Resume{Session: a.session, Epoch: se.Epoch, Nonce: se.Nonce})
+	a.send(&meta.Resume{Session: a.session, Epoch: 1, Nonce: [16]byte{a.nonce}})
 	a.ready = false
 }
 

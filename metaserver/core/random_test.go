@@ -145,7 +145,7 @@ func newChaos(t testing.TB, seed uint64, brk string) *chaos {
 	}
 	for _, a := range c.clients {
 		c.world.open(a.st)
-		a.session = c.ids[a.st]
+		a.session, a.nonce = c.ids[a.st], c.nonce
 		a.group = groupOf(c.world, a.st)
 	}
 	return c
