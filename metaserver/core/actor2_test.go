@@ -167,7 +167,6 @@ func (a *actor) unlink(d meta.Ino, n string) {
 		a.over(k, i)
 		ino := res.Attr.Ino
 		a.over(aliveKey(ino), a.wrote(aliveKey(ino), start, 0))
-		delete(a.mtime, ino) // the client learns who it was
 		a.learnName(d, n, granted(d), 0)
 	})
 }

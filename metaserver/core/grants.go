@@ -1,6 +1,10 @@
 package core
 
-import "agentdrive/metaserver/meta"
+import (
+	"slices"
+
+	"agentdrive/metaserver/meta"
+)
 
 // grantsOfRead decides which inodes of an answer the session may believe: the
 // answer is as of some moment since r.token, so nothing of it may have changed
@@ -91,6 +95,25 @@ func (s *Server) grantsOfMutation(se *session, op meta.Op, o *meta.Outcome) []me
 		inode(op.Ino)
 	}
 	return g.list
+}
+
+// outdatedBy adds to the grants of a mutation's reply what it changed besides:
+// inodes on which its session holds a lease and that the session may not know
+// to be touched, since it did not name them. LeaseNone there says only that:
+// what is believed of the inode is over.
+func (s *Server) outdatedBy(p *pending, o *meta.Outcome, list []meta.Grant) []meta.Grant {
+	if o.Err != nil {
+		return list
+	}
+	for _, ino := range p.set.Inos {
+		if p.drive.kindOf(ino, p.se) == meta.LeaseNone {
+			continue
+		}
+		if !slices.ContainsFunc(list, func(g meta.Grant) bool { return g.Ino == ino }) {
+			list = append(list, meta.Grant{Ino: ino, Kind: meta.LeaseNone})
+		}
+	}
+	return list
 }
 
 // bestOf is Write where nobody else holds anything (rule S7), else Read.
