@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"slices"
 
 	"agentdrive/metaserver/meta"
@@ -112,6 +113,27 @@ func (s *Server) outdatedBy(p *pending, o *meta.Outcome, list []meta.Grant) []me
 		if !slices.ContainsFunc(list, func(g meta.Grant) bool { return g.Ino == ino }) {
 			list = append(list, meta.Grant{Ino: ino, Kind: meta.LeaseNone})
 		}
+	}
+	return list
+}
+
+// outdatedByRecord is outdatedBy for a recorded reply. What a rename replaced
+// is not known any more: it may be anything.
+func (s *Server) outdatedByRecord(se *session, op meta.Op, o *meta.Outcome) []meta.Grant {
+	if o.Err != nil || len(se.leases) == 0 {
+		return nil
+	}
+	var list []meta.Grant
+	switch op.(type) {
+	case *meta.Unlink, *meta.Rmdir:
+		if res, ok := o.Result.(*meta.AttrResult); ok && se.leases[res.Attr.Ino] != nil {
+			list = append(list, meta.Grant{Ino: res.Attr.Ino})
+		}
+	case *meta.Rename:
+		for ino := range se.leases {
+			list = append(list, meta.Grant{Ino: ino})
+		}
+		slices.SortFunc(list, func(a, b meta.Grant) int { return cmp.Compare(a.Ino, b.Ino) })
 	}
 	return list
 }

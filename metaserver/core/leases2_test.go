@@ -544,6 +544,7 @@ func TestQuotaEndsUnlimitedCredit(t *testing.T) {
 func TestReplyTellsWhatElseChanged(t *testing.T) {
 	w, _, f := two(t, "")
 	g := made(t, w.call(9, 40, mk("g")))
+	w.later(3e9)
 	w.call(1, 1, &meta.GetAttr{Ino: f})
 	w.call(2, 1, &meta.GetAttr{Ino: 1})
 	w.op(1, 3, &meta.Rename{OldParent: 1, OldName: "g", NewParent: 1, NewName: "f"})

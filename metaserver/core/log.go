@@ -197,6 +197,8 @@ func (s *Server) opApplied(q *queued, o meta.Outcome) {
 		var grants []meta.Grant
 		if q.gated != nil && !repeated { // what a record says may be old
 			grants = s.outdatedBy(q.gated, &o, s.grantsOfMutation(se, q.item.Op, &o))
+		} else if repeated {
+			grants = s.outdatedByRecord(se, q.item.Op, &o)
 		}
 		s.reply(se.stream, q.item.ID, o, grants)
 	}
