@@ -82,6 +82,7 @@ func (c *Client) syncChange(o *op, inos ...meta.Ino) {
 	c.invalidate(items, func() {
 		c.ops.telling--
 		if !o.dropped {
+			o.after = min(o.after, c.log.last) // the session may be another one by now
 			c.submit(o)
 		}
 	})
@@ -254,7 +255,7 @@ func (c *Client) learnAttr(o *op, res meta.Result) {
 // fillAttr takes attributes that an answer granted, unless better ones are
 // known.
 func (c *Client) fillAttr(n *node, a *meta.Attr) {
-	if n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone {
+	if n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone || c.unsaid(n.ino) {
 		return
 	}
 	n.attr, n.attrOK, n.guess = *a, true, false

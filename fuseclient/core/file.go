@@ -40,6 +40,7 @@ type file struct {
 	reads   int     // ReadMaps under way
 	shadows []*part // published while those were under way
 	fence   uint64  // version of content that maps must not be older than
+	blind   uint64  // seq of the last record of data of unknown version: maps must have been asked for after it
 	newest  uint64  // version of content after the last record of the log
 	cuts    []*cut  // truncations in the log
 	drops   uint64  // counts what dropMap was told
