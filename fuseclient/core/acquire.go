@@ -100,7 +100,7 @@ func (c *Client) sendAcquires() {
 	q := &c.leases.acq
 	for len(q.queue) > 0 {
 		n := min(len(q.queue), meta.MaxWants)
-		o := &op{body: &meta.Acquire{Wants: q.queue[:n:n]}}
+		o := &op{body: &meta.Acquire{Wants: q.queue[:n:n]}, forReq: true}
 		q.queue = q.queue[n:]
 		o.done = func(res meta.Result, err error) { c.acquired(o, res, err) }
 		c.submit(o)
@@ -116,7 +116,7 @@ func (c *Client) acquired(o *op, res meta.Result, err error) {
 	for i, w := range body.Wants {
 		n := c.grantOf(o, w.Ino)
 		if err == nil && ok && n != nil && i < len(r.Attrs) && r.Attrs[i].Ino == w.Ino {
-			c.fillAttr(n, &r.Attrs[i])
+			c.fillAttr(o, n, &r.Attrs[i])
 		}
 		if w.Kind == meta.LeaseWrite && !c.has(w) && err == nil {
 			c.node(w.Ino).refused = c.now + refusalTime

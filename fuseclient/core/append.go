@@ -79,7 +79,7 @@ func (c *Client) sendAppend(a *appending) {
 		return
 	}
 	w := &meta.Write{Cred: a.data.Cred, Ino: a.file.ino, Append: a.data.Append, KillPriv: a.data.KillPriv}
-	o := &op{body: w}
+	o := &op{body: w, forReq: true}
 	var off uint64
 	if !w.Append {
 		off = a.data.Off

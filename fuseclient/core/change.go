@@ -160,7 +160,15 @@ func (c *Client) changeDone(o *op, res meta.Result, err error) {
 		return
 	}
 	for _, k := range o.touched.names {
-		c.touchNodeOf(k.parent)
+		if n := c.nodeOf(k.parent); n != nil {
+			c.touchNode(n)
+			n.renamed = c.ops.last
+		}
+	}
+	for _, ino := range o.touched.inos {
+		if n := c.nodeOf(ino); n != nil {
+			n.changed = c.ops.last
+		}
 	}
 	was := c.exchanged(o)
 	c.unblock(o)
@@ -175,8 +183,10 @@ func (c *Client) changeDone(o *op, res meta.Result, err error) {
 	case *meta.Unlink:
 		c.learnName(o, b.Parent, b.Name, 0, 0)
 		c.learnAttr(o, res)
+		c.learnGone(res)
 	case *meta.Rmdir:
 		c.learnName(o, b.Parent, b.Name, 0, 0)
+		c.learnGone(res)
 	case *meta.Rename:
 		a, ok := res.(*meta.AttrResult)
 		if !ok {
@@ -192,12 +202,6 @@ func (c *Client) changeDone(o *op, res meta.Result, err error) {
 		c.learnAttr(o, res)
 	default:
 		c.learnAttr(o, res)
-	}
-}
-
-func (c *Client) touchNodeOf(ino meta.Ino) {
-	if n := c.nodeOf(ino); n != nil {
-		c.touchNode(n)
 	}
 }
 
@@ -236,7 +240,7 @@ func (c *Client) learnEntry(o *op, dir meta.Ino, name string, res meta.Result) {
 	if e, ok := res.(*meta.EntryResult); ok {
 		c.learnName(o, dir, name, e.Attr.Ino, e.Attr.Mode)
 		if n := c.grantOf(o, e.Attr.Ino); n != nil {
-			c.fillAttr(n, &e.Attr)
+			c.fillAttr(o, n, &e.Attr)
 			if e.Created && e.Attr.IsDir() && n.dir == nil {
 				c.dirOf(n).listed = listedAll // a new directory has no names
 			}
@@ -244,18 +248,27 @@ func (c *Client) learnEntry(o *op, dir meta.Ino, name string, res meta.Result) {
 	}
 }
 
+// learnGone looks whether a removal took the last name.
+func (c *Client) learnGone(res meta.Result) {
+	if a, ok := res.(*meta.AttrResult); ok && a.Attr.Nlink == 0 {
+		if n := c.nodeOf(a.Attr.Ino); n != nil {
+			c.lastNameGone(n)
+		}
+	}
+}
+
 func (c *Client) learnAttr(o *op, res meta.Result) {
 	if a, ok := res.(*meta.AttrResult); ok {
 		if n := c.grantOf(o, a.Attr.Ino); n != nil {
-			c.fillAttr(n, &a.Attr)
+			c.fillAttr(o, n, &a.Attr)
 		}
 	}
 }
 
 // fillAttr takes attributes that an answer granted, unless better ones are
 // known.
-func (c *Client) fillAttr(n *node, a *meta.Attr) {
-	if n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone || c.unsaid(n.ino) {
+func (c *Client) fillAttr(o *op, n *node, a *meta.Attr) {
+	if o.body.Kind().IsRead() && o.id <= n.changed || n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone || c.unsaid(n.ino) {
 		return
 	}
 	n.attr, n.attrOK, n.guess = *a, true, false
@@ -269,6 +282,9 @@ func (c *Client) learnRead(o *op, res meta.Result, err error) {
 	switch b := o.body.(type) {
 	case *meta.Lookup:
 		n := c.grantOf(o, b.Parent)
+		if n != nil && o.id <= n.renamed {
+			n = nil
+		}
 		if errs.Is(err, errs.NotExist) {
 			if n != nil && rules.CheckName(b.Name) == nil {
 				c.dirOf(n).learn(b.Name, 0, 0)
@@ -283,7 +299,7 @@ func (c *Client) learnRead(o *op, res meta.Result, err error) {
 			c.dirOf(n).learn(b.Name, e.Attr.Ino, e.Attr.Mode)
 		}
 		if m := c.grantOf(o, e.Attr.Ino); m != nil {
-			c.fillAttr(m, &e.Attr)
+			c.fillAttr(o, m, &e.Attr)
 		}
 	case *meta.GetAttr:
 		c.learnAttr(o, res)
@@ -300,14 +316,14 @@ func (c *Client) learnRead(o *op, res meta.Result, err error) {
 	case *meta.ReadMap:
 		if m, ok := res.(*meta.MapResult); ok {
 			if n := c.grantOf(o, m.Attr.Ino); n != nil {
-				c.fillAttr(n, &m.Attr)
+				c.fillAttr(o, n, &m.Attr)
 			}
 		}
 	}
 }
 
 func (c *Client) learnPage(o *op, b *meta.ReadDir, d *meta.DirResult) {
-	if n := c.grantOf(o, b.Dir); n != nil {
+	if n := c.grantOf(o, b.Dir); n != nil && o.id > n.renamed {
 		to := uint64(listedAll)
 		if !d.EOF {
 			to = b.Cookie
@@ -329,7 +345,7 @@ func (c *Client) learnPage(o *op, b *meta.ReadDir, d *meta.DirResult) {
 	for i := range d.Entries {
 		a := &d.Entries[i].Attr
 		if n := c.nodeOf(a.Ino); n != nil && n.granted == o.id && n.lease > meta.LeaseNone {
-			c.fillAttr(n, a)
+			c.fillAttr(o, n, a)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"agentdrive/chunkserver/chunk"
 	"agentdrive/internal/errs"
+	"agentdrive/metaserver/locks"
 	"agentdrive/metaserver/meta"
 )
 
@@ -18,6 +19,7 @@ const (
 	againDelay   = Time(20e6)  // first pause after errs.Again; doubles to maxDelay
 	maxDelay     = Time(1e9)   // longest pause between attempts of anything else
 	maxRetry     = Time(250e6) // longest pause between streams: a new leader is found at once
+	quietDelay   = Time(1e9)   // silence of a stream that owes an answer before it is questioned
 	helloPeriods = 2           // RenewEvery periods to wait for Welcome
 )
 
@@ -46,6 +48,7 @@ type Client struct {
 	log    logbook
 	epochs epochs
 	credit credit
+	locks  *locks.Table // granted to this mount, as session 0
 	stats  leaseStats
 	maps   maps
 
@@ -79,6 +82,7 @@ func New(cfg Config) *Client {
 	cfg.Open.Leases = !cfg.NoLeases
 	c := &Client{cfg: cfg}
 	c.leases.init()
+	c.locks = locks.New()
 	c.ses.nonce = cfg.Open.Nonce
 	if c.ses.nonce == ([16]byte{}) {
 		c.ses.nonce = [16]byte(cfg.NewBlockID())
@@ -116,6 +120,7 @@ func (c *Client) Step(now Time, ev Event) []Effect {
 	c.flushUnpins(false)
 	c.pumpAll()
 	c.finishShutdown()
+	c.expect()
 	c.setTimer()
 	return c.out
 }
@@ -127,6 +132,7 @@ func (c *Client) pumpAll() {
 	c.sendAcquires()
 	c.pumpLog()
 	c.recallsDue()
+	c.releaseDead()
 	c.pump()
 }
 
@@ -241,8 +247,8 @@ type Stats struct {
 	Nodes       int    // inodes that something is known of
 	ReadLeases  int    // held
 	WriteLeases int    // held
-	Local       uint64 // requests answered without waiting
-	Waits       uint64 // requests that waited for a reply
+	Local       uint64 // requests answered at once
+	Waits       uint64 // replies that requests waited for
 	LogRecords  int    // delegated operations that are not durable yet
 	LogBytes    int
 	Recalls     uint64 // received

@@ -3,7 +3,6 @@ package core
 import (
 	"container/list"
 
-	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
 )
 
@@ -84,65 +83,4 @@ func (c *Client) dropEverything(err error) {
 	c.late = late{}
 	c.names.init()
 	c.names.ring, c.names.next = nil, 0
-}
-
-// CheckInvariants compares what the client counts with what it holds. It is
-// for tests and simulators; an error is a bug.
-func (c *Client) CheckInvariants() error {
-	var held, untaken, parts int
-	bad := ""
-	c.files.Scan(func(ino meta.Ino, f *file) bool {
-		held += f.dirty.cost()
-		untaken += f.dirty.cost()
-		for i, p := range f.parts {
-			held += p.cost
-			parts++
-			if i > 0 && f.parts[i-1].no >= p.no {
-				bad = "parts out of order"
-			}
-		}
-		for _, p := range f.shadows {
-			held += p.cost
-		}
-		if (f.aged != nil) != (f.dirty.bytes > 0) {
-			bad = "a file's age and its data disagree"
-		}
-		if len(f.parts) == 0 && (len(f.waiters) > 0 || f.pending != 0) {
-			bad = "somebody waits for nothing"
-		}
-		if len(f.shadows) > 0 && f.reads == 0 {
-			bad = "shadows without reads"
-		}
-		return true
-	})
-	mutations := 0
-	c.ops.flight.Scan(func(id meta.OpID, o *op) bool {
-		if !o.read {
-			mutations++
-		}
-		if o.id != id {
-			bad = "operation under a wrong id"
-		}
-		return true
-	})
-	c.pins.table.Scan(func(_ meta.Ino, p pin) bool {
-		if p.replies == 0 {
-			bad = "pin without a reply"
-		}
-		return true
-	})
-	switch {
-	case bad != "":
-	case held != c.buf.held || untaken != c.buf.untaken || parts != c.buf.parts:
-		bad = "buffer accounts are wrong"
-	case mutations != c.ops.mutations:
-		bad = "mutations in flight are miscounted"
-	case c.ops.mutations >= meta.OpWindow:
-		bad = "more mutations in flight than the window"
-	case c.puts.running > c.cfg.MaxPuts || c.puts.running < 0:
-		bad = "blocks under way are miscounted"
-	default:
-		return nil
-	}
-	return errs.E("core.invariant", errs.Other, bad, nil)
 }

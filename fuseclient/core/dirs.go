@@ -28,6 +28,7 @@ type entry struct {
 // directory is what is known of the names of one directory: entries, and that
 // every name up to the cookie listed which has no entry does not exist.
 type directory struct {
+	memo   *cookies
 	names  *btree.BTreeG[*entry]
 	listed uint64
 	until  Time // no lifetime of a name given here lasts longer
@@ -40,8 +41,40 @@ type directory struct {
 	slot  uint32 // next one in it
 }
 
-func newDirectory() *directory {
-	return &directory{names: btree.NewBTreeGOptions(func(a, b *entry) bool {
+// cookies remembers the cookies of the last few names: each costs a hash, and
+// one request asks for the same ones several times.
+type cookies struct {
+	last [4]struct {
+		name   string
+		cookie uint64
+	}
+	next int
+	key  entry // for look-ups only
+}
+
+// of returns a key for a name, good until the next call.
+func (m *cookies) of(name string) *entry {
+	m.key.name = name
+	for i := range m.last {
+		if m.last[i].name == name {
+			m.key.cookie = m.last[i].cookie
+			return &m.key
+		}
+	}
+	m.key.cookie = meta.NameCookie(name)
+	m.last[m.next].name, m.last[m.next].cookie = name, m.key.cookie
+	m.next = (m.next + 1) % len(m.last)
+	return &m.key
+}
+
+// page of a listing: the key to begin with.
+func (m *cookies) from(cookie uint64) *entry {
+	m.key.name, m.key.cookie = "", cookie
+	return &m.key
+}
+
+func newDirectory(memo *cookies) *directory {
+	return &directory{memo: memo, names: btree.NewBTreeGOptions(func(a, b *entry) bool {
 		if a.cookie != b.cookie {
 			return a.cookie < b.cookie
 		}
@@ -53,7 +86,7 @@ func newDirectory() *directory {
 // none.
 func (c *Client) dirOf(n *node) *directory {
 	if n.dir == nil {
-		n.dir = newDirectory()
+		n.dir = newDirectory(&c.leases.memo)
 	}
 	return n.dir
 }
@@ -63,18 +96,19 @@ func (d *directory) get(name string) *entry {
 	if d == nil {
 		return nil
 	}
-	e, _ := d.names.Get(&entry{cookie: meta.NameCookie(name), name: name})
+	e, _ := d.names.Get(d.memo.of(name))
 	return e
 }
 
 // at returns the entry of a name, and makes it, as a hole, if there is none.
 func (d *directory) at(name string) *entry {
-	k := &entry{cookie: meta.NameCookie(name), name: name}
+	k := d.memo.of(name)
 	if e, ok := d.names.Get(k); ok {
 		return e
 	}
-	d.names.Set(k)
-	return k
+	e := &entry{cookie: k.cookie, name: name}
+	d.names.Set(e)
+	return e
 }
 
 // find tells what a name stands for: 0 for nothing; known is false if that is
@@ -83,8 +117,8 @@ func (d *directory) find(name string) (ino meta.Ino, typ uint32, known bool) {
 	if d == nil {
 		return 0, 0, false
 	}
-	k := entry{cookie: meta.NameCookie(name), name: name}
-	if e, ok := d.names.Get(&k); ok {
+	k := d.memo.of(name)
+	if e, ok := d.names.Get(k); ok {
 		if !e.known {
 			return 0, 0, false
 		}
@@ -103,13 +137,13 @@ func (d *directory) set(name string, ino meta.Ino, typ uint32) {
 // learn takes what an answer says of a name. What is known already is newer,
 // or the same.
 func (d *directory) learn(name string, ino meta.Ino, typ uint32) {
-	k := &entry{cookie: meta.NameCookie(name), name: name}
+	k := d.memo.of(name)
 	e, ok := d.names.Get(k)
 	switch {
 	case !ok && k.cookie <= d.listed:
 		return // known not to exist
 	case !ok:
-		e = k
+		e = &entry{cookie: k.cookie, name: name}
 		d.names.Set(e)
 	case e.known || e.mutating > 0 || e.blocked > 0:
 		return
@@ -132,7 +166,7 @@ func (d *directory) settle(e *entry) {
 // of them.
 func (d *directory) page(from, to uint64, list []meta.DirEntry) {
 	var holes []*entry
-	d.names.Ascend(&entry{cookie: from + 1}, func(e *entry) bool {
+	d.names.Ascend(d.memo.from(from+1), func(e *entry) bool {
 		if e.cookie > to {
 			return false
 		}
@@ -264,7 +298,7 @@ func (c *Client) readDirLocal(r *request, o *meta.ReadDir) (done bool) {
 	if !c.readable(p) || p.dir == nil || o.Cookie >= p.dir.listed && p.dir.listed != listedAll {
 		return false
 	}
-	res, gap := c.listLocal(p.dir, o)
+	res, list, gap := c.listLocal(p.dir, o)
 	if gap && len(res.Entries) == 0 {
 		return false
 	}
@@ -278,7 +312,7 @@ func (c *Client) readDirLocal(r *request, o *meta.ReadDir) (done bool) {
 			c.touchNode(n)
 			c.pinLocal(e.Attr.Ino)
 			e.Attr = c.merged(n.attr)
-			lives[i] = Cache{Entry: c.giveEntry(p, e.Name), Attr: c.giveAttr(n)}
+			lives[i] = Cache{Entry: c.giveName(p, list[i]), Attr: c.giveAttr(n)}
 		}
 	}
 	c.answerCached(r, res, nil, Cache{}, lives)
@@ -290,7 +324,7 @@ const maxPage = 4096
 
 // listLocal collects a page; gap: what comes next is not known. Equal cookies
 // are never split.
-func (c *Client) listLocal(d *directory, o *meta.ReadDir) (res *meta.DirResult, gap bool) {
+func (c *Client) listLocal(d *directory, o *meta.ReadDir) (res *meta.DirResult, list []*entry, gap bool) {
 	res = &meta.DirResult{EOF: true, Plus: o.Plus}
 	limit := int(min(o.Limit, maxPage))
 	if limit == 0 {
@@ -299,7 +333,7 @@ func (c *Client) listLocal(d *directory, o *meta.ReadDir) (res *meta.DirResult, 
 	cut := func() { // takes back the entries of the cookie that cannot be given whole
 		res.EOF = false
 	}
-	d.names.Ascend(&entry{cookie: o.Cookie + 1}, func(e *entry) bool {
+	d.names.Ascend(d.memo.from(o.Cookie+1), func(e *entry) bool {
 		n := len(res.Entries)
 		if n >= limit && res.Entries[n-1].Cookie != e.cookie {
 			cut()
@@ -319,14 +353,15 @@ func (c *Client) listLocal(d *directory, o *meta.ReadDir) (res *meta.DirResult, 
 			for n > 0 && res.Entries[n-1].Cookie == e.cookie {
 				n--
 			}
-			res.Entries = res.Entries[:n]
+			res.Entries, list = res.Entries[:n], list[:n]
 			return false
 		}
+		list = append(list, e)
 		res.Entries = append(res.Entries, meta.DirEntry{Name: e.name, Cookie: e.cookie, Attr: meta.Attr{Ino: e.ino, Mode: e.typ}})
 		return true
 	})
 	if res.EOF && d.listed != listedAll {
 		res.EOF, gap = false, true
 	}
-	return res, gap
+	return res, list, gap
 }

@@ -260,32 +260,40 @@ func (c *Client) KeepPages(ino meta.Ino) bool {
 	return n != nil && n.recalls == 0 && c.leaseNow(n) >= meta.LeaseRead
 }
 
-// giveEntry notes and returns how long the kernel may believe a name.
+// giveEntry notes and returns how long the kernel may believe what the table
+// says of a name.
 func (c *Client) giveEntry(p *node, name string) Time {
-	if p == nil || p.drain || p.recalls > 0 || !c.readable(p) {
+	if p == nil || p.dir == nil {
 		return 0
 	}
-	if !c.cfg.IncEpoch && c.leaseNow(p) != meta.LeaseWrite {
-		return 0 // could not be taken back while an own request holds the lock (C5)
+	if e := p.dir.get(name); e != nil {
+		return c.giveName(p, e)
 	}
-	if _, _, known := p.dir.find(name); !known {
+	if _, _, known := p.dir.find(name); !known || !c.givesNames(p) {
+		return 0
+	}
+	d, life := p.dir, c.life()
+	d.until = max(d.until, c.now+life)
+	d.negUntil, d.negGen = max(d.negUntil, c.now+life), c.epochs.given
+	return life
+}
+
+// giveName is giveEntry for a name with an entry.
+func (c *Client) giveName(p *node, e *entry) Time {
+	if !e.known || e.mutating > 0 || e.blocked > 0 || !c.givesNames(p) {
 		return 0
 	}
 	life := c.life()
-	if life == 0 {
-		return 0
-	}
-	d := p.dir
-	d.until = max(d.until, c.now+life)
-	if e := d.get(name); e != nil {
-		if e.mutating > 0 || e.blocked > 0 {
-			return 0
-		}
-		e.until, e.gen = max(e.until, c.now+life), c.epochs.given
-	} else {
-		d.negUntil, d.negGen = max(d.negUntil, c.now+life), c.epochs.given
-	}
+	p.dir.until = max(p.dir.until, c.now+life)
+	e.until, e.gen = max(e.until, c.now+life), c.epochs.given
 	return life
+}
+
+// givesNames reports whether names of a directory may be given for a time.
+// Without INC_EPOCH only exclusive ones: others could not be taken back while an
+// own request holds the directory's lock (C5).
+func (c *Client) givesNames(p *node) bool {
+	return !p.drain && p.recalls == 0 && c.readable(p) && (c.cfg.IncEpoch || c.leaseNow(p) == meta.LeaseWrite)
 }
 
 // giveAttr notes and returns how long the kernel may believe attributes.

@@ -16,6 +16,7 @@ const (
 	maxLife     = Time(10e9) // longest the kernel believes an answer (C3)
 	refusalTime = Time(1e9)  // a refused Acquire is not repeated before
 	idleTime    = Time(30e9) // a lease unused for so long beyond its lifetimes is given back
+	idleWrite   = 10         // a write lease, after so many times as long
 	idleBatch   = 512        // leases in one Release
 )
 
@@ -39,13 +40,18 @@ type node struct {
 	mutating  int    // own synchronous changes of it without an answer
 	recalls   int    // recalls of it without an Ack
 	drain     bool   // a directory to be given back when its lifetimes are over
+	gone      bool   // its last name is
+	dying     bool   // it is in leases.dead
 
+	changed meta.OpID // answers to reads sent up to this one are older than an own change
+	renamed meta.OpID // the same for names, and synchronous changes
 	granted meta.OpID // the last listing that granted it; scratch
 	ignore  meta.OpID // grants in replies to operations up to this one are void: a Release left after them
 	refused Time      // no Write is asked for before
 	lost    error     // operations here were lost; the first one is told
 
-	used Time          // last use
+	at   Time          // last use
+	used Time          // the same, or a later moment before which it is not looked at
 	turn *list.Element // in leases.turns, by last use
 }
 
@@ -54,12 +60,14 @@ type leases struct {
 	table btree.Map[meta.Ino, *node]
 	turns *list.List // *node, the least recently used first
 	acq   acquisitions
+	memo  cookies
 
 	recalls  []*recall // unanswered, oldest first
 	invals   []*inval  // the kernel is being told
 	lastTok  uint64
 	locked   btree.Map[meta.Ino, int] // requests open that hold the kernel's lock of a directory
 	draining int                      // nodes with drain
+	dead     []*node                  // without names, to be given back when nobody uses them
 	lapsed   bool                     // validity passed and was not renewed
 	progress uint64                   // moves whenever the flush of a recall may have moved
 	told     uint64                   // progress when the last Renew left
@@ -140,7 +148,7 @@ func (c *Client) nodeOf(ino meta.Ino) *node {
 func (c *Client) node(ino meta.Ino) *node {
 	n, ok := c.leases.table.Get(ino)
 	if !ok {
-		n = &node{ino: ino, limit: meta.LeaseWrite, used: c.now}
+		n = &node{ino: ino, limit: meta.LeaseWrite, at: c.now, used: c.now}
 		n.turn = c.leases.turns.PushBack(n)
 		c.leases.table.Set(ino, n)
 	}
@@ -149,7 +157,7 @@ func (c *Client) node(ino meta.Ino) *node {
 
 // touchNode notes a use.
 func (c *Client) touchNode(n *node) {
-	n.used = c.now
+	n.at, n.used = c.now, c.now
 	c.leases.turns.MoveToBack(n.turn)
 }
 
@@ -189,6 +197,7 @@ func (c *Client) lower(n *node, to meta.LeaseKind) {
 	}
 	if to == meta.LeaseNone {
 		c.tidy(n)
+		c.settlePin(n.ino)
 	}
 }
 
@@ -349,6 +358,12 @@ func (c *Client) releaseIdle() {
 			break
 		}
 		end := c.lifetimesEnd(n)
+		if n.lease == meta.LeaseWrite && !n.gone {
+			end = max(end, n.at+(idleWrite-1)*idleTime)
+			if full {
+				end = c.lifetimesEnd(n)
+			}
+		}
 		if c.busy(n) || !full && end+idleTime > c.now || end > c.now {
 			// Looked at again when it could be idle.
 			if n.used = end; c.busy(n) || full {
@@ -378,6 +393,42 @@ func (c *Client) busy(n *node) bool {
 	}
 	_, wanted := c.leases.acq.byIno.Get(n.ino)
 	return wanted
+}
+
+// lastNameGone notes that an inode has no name any more: once the kernel has
+// forgotten it and the servers have heard of it, everything is given back, so
+// that its space is free.
+func (c *Client) lastNameGone(n *node) {
+	n.gone = true
+	c.retire(n)
+}
+
+// retire gives an inode without names back if nobody uses it.
+func (c *Client) retire(n *node) {
+	if p, _ := c.pins.table.Get(n.ino); n.gone && !n.dying && n.lease > meta.LeaseNone && p.kernel == 0 && !c.busy(n) {
+		n.dying = true
+		c.leases.dead = append(c.leases.dead, n)
+	}
+}
+
+// releaseDead gives back what retire found.
+func (c *Client) releaseDead() {
+	l := &c.leases
+	for len(l.dead) > 0 && c.ses.phase == phaseReady {
+		k := min(len(l.dead), idleBatch)
+		var list []*node
+		for _, n := range l.dead[:k] {
+			n.dying = false
+			if m := c.nodeOf(n.ino); m == n && !c.busy(n) {
+				list = append(list, n)
+			}
+		}
+		l.dead = l.dead[k:]
+		c.release(list)
+	}
+	if len(l.dead) == 0 {
+		l.dead = nil
+	}
 }
 
 // release gives leases back.
@@ -432,6 +483,7 @@ func (c *Client) loseLeases(err *errs.Error) (lost lostLog) {
 	}
 	items := c.everything()
 	c.forgetLeases()
+	c.loseLocks(err)
 	lost = c.logLost(err)
 	c.ses.trustUntil, c.leases.lapsed = 0, false
 	for _, q := range [][]*op{c.ops.reads, c.ops.changes} {
@@ -486,8 +538,10 @@ func (c *Client) forgetLeases() {
 	l.recalls = nil
 	for _, n := range all {
 		n.seq, n.born, n.recalls, n.limit, n.refused, n.ignore = 0, 0, 0, meta.LeaseWrite, 0, 0
+		n.changed, n.renamed = 0, 0
 		if n.dir != nil {
 			n.dir.unblock()
+			n.dir.group = 0 // it was the session's
 		}
 		c.lower(n, meta.LeaseNone)
 		c.tidy(n)

@@ -428,3 +428,22 @@ func TestIdleLeasesAreReleased(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 }
+
+// TestLateAnswerIsOlder: an answer to a read from before an own change is not
+// taken for the truth after it.
+func TestLateAnswerIsOlder(t *testing.T) {
+	h := holding(t)
+	h.lookup(1, "a", regular(10, 5, 1), write(1, 10))
+	id := h.request(&meta.ReadDir{Dir: 1, Limit: 10, Plus: true})
+	early := h.op()
+	x := h.request(&meta.SetXattr{Ino: 10, Name: "user.x"})
+	h.told()
+	h.granted(h.op().ID, &meta.EmptyResult{}, write(10))
+	h.answered(x)
+	h.granted(early.ID, &meta.DirResult{EOF: true, Plus: true, Entries: []meta.DirEntry{entryOf("a", 10)}}, write(1, 10))
+	if a := h.answer(id); a.Lives[0].Attr != 0 {
+		t.Fatalf("%+v", a)
+	}
+	h.request(&meta.GetAttr{Ino: 10})
+	h.op()
+}

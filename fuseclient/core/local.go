@@ -138,7 +138,7 @@ func dirsOf(body meta.Op) []meta.Ino {
 }
 
 // maxTries bounds the rounds in which an operation asks for what it lacks.
-const maxTries = 4
+const maxTries = 6
 
 // tryLocal executes a change locally, asks for what is missing, or sends it to
 // the servers.
@@ -158,7 +158,7 @@ func (c *Client) tryLocal(r *request, body meta.Op, try int) {
 		again := func(error) { c.tryLocal(r, body, try+1) }
 		c.acquireFor(r, p, again)
 	case p.lookup != nil:
-		c.resolve(r, p.lookup, func() { c.tryLocal(r, body, try+1) })
+		c.resolve(r, p.lookup, func() { c.tryLocal(r, body, try+2) })
 	case p.err != nil:
 		c.answer(r, nil, p.err)
 	case !c.mayAppend():
@@ -190,7 +190,7 @@ func (c *Client) acquireFor(r *request, p *plan, fn func(error)) {
 
 // resolve asks the servers what a name stands for, so that the table knows.
 func (c *Client) resolve(r *request, body *meta.Lookup, fn func()) {
-	o := &op{body: body, after: c.readAfter(body)}
+	o := &op{body: body, after: c.readAfter(body), forReq: true}
 	o.done = func(res meta.Result, err error) {
 		c.names.learn(body, res, err)
 		c.learnRead(o, res, err)
@@ -265,6 +265,7 @@ type credit struct {
 	files     uint64
 	unlimited bool
 	asked     bool // a Credit is on its way on this stream
+	notBefore Time // the servers had no more a moment ago
 }
 
 type groupRange struct{ next, end uint64 }
@@ -292,7 +293,7 @@ func (x *credit) low() bool {
 // wantCredit asks for credit when there is little.
 func (c *Client) wantCredit() {
 	x := &c.credit
-	if x.asked || c.cfg.NoLeases || c.cfg.Open.Capability.ReadOnly || c.ses.phase != phaseReady || !x.low() {
+	if x.asked || c.cfg.NoLeases || c.cfg.Open.Capability.ReadOnly || c.ses.phase != phaseReady || !x.low() || x.notBefore > c.now {
 		return
 	}
 	x.asked = true
@@ -312,6 +313,9 @@ func (c *Client) credited(f *meta.Credited) {
 	x.unlimited = f.Unlimited
 	x.bytes += f.Bytes
 	x.files += f.Files
+	if x.low() {
+		x.notBefore = c.now + refusalTime
+	}
 }
 
 // spend takes bytes off the credit, or reports that there are not enough.

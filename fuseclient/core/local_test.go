@@ -319,3 +319,93 @@ func TestShutdownSendsTheLog(t *testing.T) {
 	h.frame(&meta.LogAck{Seq: 1})
 	one(h, frames[*meta.Close](h), "closes")
 }
+
+func TestLocks(t *testing.T) {
+	h := holding(t)
+	lock := meta.FileLock{Ino: 10, Owner: 5, Kind: meta.LockExcl, Start: 0, End: 99}
+	set := func(l meta.FileLock, wait bool) (ReqID, *meta.OpFrame) {
+		id := h.request(&meta.SetLock{Lock: l, Wait: wait})
+		return id, h.op()
+	}
+	id, o := set(lock, false)
+	h.ok(o.ID, &meta.EmptyResult{})
+	h.answered(id)
+	half := lock
+	half.Kind, half.End = meta.Unlocked, 49
+	id, o = set(half, false)
+	h.ok(o.ID, &meta.EmptyResult{})
+	h.answered(id)
+
+	// A wait that is cancelled ends by the servers' word.
+	other := meta.FileLock{Ino: 11, Owner: 5, Kind: meta.LockShared, End: meta.LockEOF}
+	id, o = set(other, true)
+	h.step(Cancel{ID: id})
+	if x := one(h, frames[*meta.CancelOp](h), "cancels"); x.ID != o.ID {
+		t.Fatalf("%+v", x)
+	}
+	h.none("its answer comes from the servers")
+	h.bad(o.ID, errs.Interrupted)
+	h.refused(id, errs.Interrupted)
+
+	// Without a stream the caller goes, and the wait is cancelled later.
+	id, o = set(other, true)
+	h.down()
+	h.step(Cancel{ID: id})
+	h.refused(id, errs.Interrupted)
+	h.up()
+	h.frame(&meta.Welcome{Session: 77, Epoch: 4, Root: dirAttr(1), TTLMillis: 15000, Now: 1e18, Resumed: true})
+	sent := take[Send](h)
+	rc := sent[1].Frame.(*meta.Reclaim)
+	want := lock
+	want.Start = 50
+	if len(rc.Locks) != 1 || rc.Locks[0] != want {
+		t.Fatalf("%+v", rc.Locks)
+	}
+	if x, ok := sent[3].Frame.(*meta.CancelOp); !ok || x.ID != o.ID {
+		t.Fatalf("%+v", sent)
+	}
+	// It was granted all the same: it is given back.
+	h.ok(o.ID, &meta.EmptyResult{})
+	u := h.op().Op.(*meta.SetLock)
+	if u.Lock.Kind != meta.Unlocked || u.Lock.Ino != 11 {
+		t.Fatalf("%+v", u)
+	}
+}
+
+// TestDeadInodesAreGivenBack: leases and pins of what was removed go as soon as
+// the servers know and the kernel has forgotten.
+func TestDeadInodesAreGivenBack(t *testing.T) {
+	h := holding(t)
+	h.own(1)
+	f := h.make(1, "f", meta.ModeRegular)
+	h.answered(h.request(&meta.Unlink{Parent: 1, Name: "f"}))
+	h.step(Forget{Ino: f.Ino, N: 1})
+	h.log()
+	if len(frames[*meta.Release](h)) > 0 {
+		t.Fatal("given back before the servers know")
+	}
+	h.frame(&meta.LogAck{Seq: 2})
+	h.after(unpinDelay)
+	sent := take[Send](h)
+	r, ok := sent[0].Frame.(*meta.Release)
+	u, ok2 := sent[1].Frame.(*meta.Unpin)
+	if !ok || !ok2 || len(sent) != 2 || r.Leases[0] != (meta.Grant{Ino: f.Ino}) || u.Pins[0] != (meta.Pin{Ino: f.Ino, Count: 1}) {
+		t.Fatalf("%+v", sent)
+	}
+	// Open files stay.
+	f = h.make(1, "g", meta.ModeRegular)
+	h.step(OpenFile{Ino: f.Ino})
+	h.answered(h.request(&meta.Unlink{Parent: 1, Name: "g"}))
+	h.step(Forget{Ino: f.Ino, N: 1})
+	h.log()
+	h.frame(&meta.LogAck{Seq: 4})
+	h.after(unpinDelay)
+	if len(take[Send](h)) > 0 {
+		t.Fatal("given back while open")
+	}
+	h.step(CloseFile{Ino: f.Ino})
+	h.after(unpinDelay)
+	if n := len(take[Send](h)); n != 2 {
+		t.Fatalf("%d frames", n)
+	}
+}

@@ -66,7 +66,8 @@ func (c *Client) logAppend(r *record) {
 		l.flushAt = c.now + logDelay
 	}
 	for _, ino := range r.inos {
-		c.node(ino).seq = r.seq
+		n := c.node(ino)
+		n.seq, n.changed = r.seq, c.ops.last
 	}
 }
 
@@ -214,6 +215,7 @@ func (c *Client) logDurable(seq uint64) {
 		}
 		for _, ino := range r.inos {
 			if n := c.nodeOf(ino); n != nil && n.seq == r.seq {
+				c.retire(n)
 				c.tidy(n)
 			}
 			c.settlePin(ino)

@@ -9,14 +9,16 @@ import (
 
 // op is one operation or read on its way to the server.
 type op struct {
-	id      meta.OpID // 0 until sent; a retry after errs.Again is a new operation
-	body    meta.Op   // frozen once sent
-	read    bool
-	dropped bool         // nobody wants it sent any longer
-	after   uint64       // the log must be executed up to here before it
-	touched *touched     // a change that has its knowledge blocked
-	grants  []meta.Grant // of the reply, set before done runs
-	pause   Time         // before the next attempt after errs.Again
+	id       meta.OpID // 0 until sent; a retry after errs.Again is a new operation
+	body     meta.Op   // frozen once sent
+	read     bool
+	dropped  bool         // nobody wants it sent any longer
+	canceled bool         // a SetLock whose caller is gone: CancelOp follows it
+	forReq   bool         // a request waits for its reply, for Stats.Waits
+	after    uint64       // the log must be executed up to here before it
+	touched  *touched     // a change that has its knowledge blocked
+	grants   []meta.Grant // of the reply, set before done runs
+	pause    Time         // before the next attempt after errs.Again
 	// done takes the outcome: exactly one of result and error. If the
 	// operation is withdrawn before it is sent, withdrawn is called instead, if set.
 	done      func(meta.Result, error)
@@ -55,6 +57,7 @@ type delayedOp struct {
 }
 
 func (c *Client) submit(o *op) {
+	o.after = min(o.after, c.log.last) // of this session's log
 	o.read = o.body.Kind().IsRead()
 	if o.read {
 		c.ops.reads = append(c.ops.reads, o)
@@ -163,6 +166,9 @@ func (c *Client) resend() {
 	c.ops.flight.Scan(func(_ meta.OpID, o *op) bool { again = append(again, o); return true })
 	for _, o := range again {
 		c.sendOp(o)
+		if o.canceled {
+			c.send(&meta.CancelOp{ID: o.id})
+		}
 	}
 }
 
@@ -193,6 +199,9 @@ func (c *Client) reply(r *meta.Reply) {
 	}
 	for len(c.ops.acking) > 0 && c.ops.acking[0].with <= o.id {
 		shift(&c.ops.acking)
+	}
+	if o.forReq {
+		c.stats.Waits++
 	}
 	c.granted(o, r.Grants)
 	switch {

@@ -79,6 +79,7 @@ func (c *Client) removeLocal(r *request, body meta.Op, dir, n *node, name string
 	c.delegate(&record{now: now, op: body}, dir, n)
 	c.names.none(dir.ino, name)
 	c.answer(r, &meta.AttrResult{Attr: c.merged(n.attr)}, nil)
+	n.gone = n.attr.Nlink == 0
 }
 
 // gone notes that a name does not exist any more; the kernel drops it itself.
@@ -111,6 +112,9 @@ func (c *Client) renameLocal(r *request, m *rules.Move, nodes [4]*node) {
 		to = nil
 	}
 	c.delegate(&record{now: now, op: m.Op}, from, to, moved, over)
+	if over != nil {
+		over.gone = over.attr.Nlink == 0
+	}
 	res := &meta.AttrResult{Attr: c.merged(moved.attr)}
 	c.names.renamed(m.Op, res, nil)
 	c.answer(r, res, nil)

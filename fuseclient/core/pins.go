@@ -74,6 +74,7 @@ func (c *Client) settlePin(ino meta.Ino) {
 		return
 	}
 	if n := c.nodeOf(ino); n != nil && (n.lease > meta.LeaseNone || n.seq > c.log.acked) {
+		c.retire(n)
 		return // answers from the table give references that the servers must know of
 	}
 	c.pins.table.Delete(ino)
@@ -125,7 +126,7 @@ func (c *Client) reclaim() {
 		}
 		return true
 	})
-	frame = c.reclaimLeases(frame)
+	frame = c.reclaimLocks(c.reclaimLeases(frame))
 	c.ops.flight.Scan(func(id meta.OpID, o *op) bool {
 		if !o.read {
 			frame.Open = append(frame.Open, id)

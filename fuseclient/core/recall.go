@@ -1,6 +1,8 @@
 package core
 
 import (
+	"slices"
+
 	"agentdrive/metaserver/meta"
 )
 
@@ -19,7 +21,8 @@ type recall struct {
 
 type recallItem struct {
 	meta.RecallItem
-	to meta.LeaseKind
+	to    meta.LeaseKind
+	known bool // something was held: the node counts this recall
 }
 
 // onRecall begins a recall: from now on its leases allow no more than what is
@@ -36,7 +39,7 @@ func (c *Client) onRecall(f *meta.Recall) {
 			rc.items = append(rc.items, it)
 			continue
 		}
-		it.to = leftBy(it.Mode, n.lease)
+		it.to, it.known = leftBy(it.Mode, n.lease), true
 		n.limit = min(n.limit, it.to)
 		n.recalls++
 		rc.items = append(rc.items, it)
@@ -93,6 +96,9 @@ func (c *Client) recallInvals(items []Inval, rc *recall, n *node, it *recallItem
 // are in the buffer.
 func (c *Client) recallTold(rc *recall) {
 	rc.told = true
+	if !slices.Contains(c.leases.recalls, rc) {
+		return // its session ended
+	}
 	for _, it := range rc.items {
 		n := c.nodeOf(it.Ino)
 		if n == nil {
@@ -135,7 +141,7 @@ func (c *Client) recallDone(rc *recall) {
 	for i := range rc.items {
 		it := &rc.items[i]
 		n := c.nodeOf(it.Ino)
-		if n == nil {
+		if n == nil || !it.known {
 			if it.Mode != meta.RecallRelease {
 				less = append(less, meta.Grant{Ino: it.Ino})
 			}

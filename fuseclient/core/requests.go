@@ -62,7 +62,7 @@ func (c *Client) lockDirs(r *request) {
 		r.locks = []meta.Ino{o.Ino}
 	case *meta.RemoveXattr:
 		r.locks = []meta.Ino{o.Ino}
-	default:
+	case *meta.Make, *meta.Link, *meta.Unlink, *meta.Rmdir, *meta.Rename:
 		// Also of the directories that are removed or moved; names in those
 		// are notified of under their own locks.
 		r.locks = append(append([]meta.Ino{}, dirsOf(body)...), c.namedDirs(body)...)
@@ -108,7 +108,6 @@ func (c *Client) request(ev Request) {
 			c.stats.Local++
 			return
 		}
-		c.stats.Waits++
 		c.lockDirs(r)
 	}()
 	if _, reused := c.reqs.Set(ev.ID, r); reused {
@@ -127,6 +126,8 @@ func (c *Client) request(ev Request) {
 		if !c.readLocal(r, o.(meta.Op)) {
 			c.call(r, o.(meta.Op))
 		}
+	case *meta.SetLock, *meta.GetLock:
+		c.call(r, o.(meta.Op))
 	case *meta.Make, *meta.Unlink, *meta.Rmdir, *meta.SetAttr, *meta.Link, *meta.Rename, *meta.SetXattr, *meta.RemoveXattr:
 		c.change(r, o.(meta.Op))
 	case ReadFile:
@@ -151,7 +152,7 @@ func (c *Client) call(r *request, body meta.Op) {
 	if r.done {
 		return
 	}
-	o := &op{body: body}
+	o := &op{body: body, forReq: true}
 	o.done = func(res meta.Result, err error) { c.called(r, o, res, err) }
 	r.op = o
 	if !body.Kind().IsRead() {
@@ -179,7 +180,9 @@ func (c *Client) callUnless(err error, r *request, body meta.Op) {
 func (c *Client) called(r *request, o *op, res meta.Result, err error) {
 	body := o.body
 	c.names.learn(body, res, err)
-	if body.Kind().IsRead() {
+	if body.Kind() == meta.KindSetLock {
+		c.lockDone(o, r.done, err)
+	} else if body.Kind().IsRead() {
 		c.learnRead(o, res, err)
 	}
 	if err != nil {
@@ -307,6 +310,9 @@ func (c *Client) cancel(id ReqID) {
 	}
 	if o := r.op; o != nil && !o.read && o.id != 0 && c.ses.phase == phaseReady {
 		r.canceled = true
+		return
+	}
+	if r.op != nil && c.cancelLock(r) {
 		return
 	}
 	c.interrupt(r)

@@ -41,6 +41,9 @@ type session struct {
 	renewAt    Time
 	renewals   []renewal // unanswered, oldest first
 
+	heardAt     Time // when the last frame came
+	expectSince Time // since when something is unanswered; 0 = nothing is
+
 	closeSent bool
 	err       error // phaseEnded: what later requests are told
 	said      Notice
@@ -126,6 +129,7 @@ func (c *Client) frameIn(ev FrameIn) {
 	if ev.Stream != c.ses.stream || c.ses.phase == phaseDown || c.ses.phase == phaseEnded {
 		return
 	}
+	c.ses.heardAt = c.now
 	switch f := ev.Frame.(type) {
 	case *meta.Welcome:
 		c.welcome(f)
@@ -207,10 +211,11 @@ func (c *Client) sessionDue() {
 	s := &c.ses
 	switch {
 	case s.phase == phaseOpening && c.now >= s.helloAt+helloPeriods*c.cfg.RenewEvery,
-		s.phase == phaseReady && c.now >= s.renewAt && len(s.renewals) > 0:
+		s.phase == phaseReady && c.now >= s.renewAt && len(s.renewals) > 0,
+		s.phase == phaseReady && c.quiet() >= 2*c.quietTime():
 		c.emit(Disconnect{Stream: s.stream})
 		c.lost(errs.E("stream", errs.Timeout, "server does not answer", nil), "")
-	case s.phase == phaseReady && c.now >= s.renewAt:
+	case s.phase == phaseReady && (c.now >= s.renewAt || c.quiet() >= c.quietTime() && len(s.renewals) == 0):
 		s.renewSeq++
 		s.renewals = append(s.renewals, renewal{s.renewSeq, c.now})
 		s.renewAt = c.now + c.renewEvery()
@@ -223,12 +228,52 @@ func (c *Client) sessionDue() {
 	}
 }
 
+// quietTime is how long a stream may be silent while something is unanswered
+// before it is asked for a sign of life, and once more before it is given up: a
+// leader that stands still must not hold up who can be served by another.
+func (c *Client) quietTime() Time { return min(quietDelay, c.renewEvery()) }
+
+// quiet is for how long nothing was heard that could have been.
+func (c *Client) quiet() Time {
+	s := &c.ses
+	if s.expectSince == 0 {
+		return 0
+	}
+	return c.now - max(s.heardAt, s.expectSince)
+}
+
+// expect notes whether the servers owe an answer. Who waits for a lock may wait
+// for long.
+func (c *Client) expect() {
+	s := &c.ses
+	owed := s.phase == phaseReady && (len(s.renewals) > 0 || c.log.sent > c.log.acked)
+	if s.phase == phaseReady && !owed {
+		c.ops.flight.Scan(func(_ meta.OpID, o *op) bool {
+			owed = o.body.Kind() != meta.KindSetLock
+			return !owed
+		})
+	}
+	switch {
+	case !owed:
+		s.expectSince = 0
+	case s.expectSince == 0:
+		s.expectSince = c.now
+	}
+}
+
 func (c *Client) sessionTimers(want func(Time)) {
 	switch c.ses.phase {
 	case phaseOpening:
 		want(c.ses.helloAt + helloPeriods*c.cfg.RenewEvery)
 	case phaseReady:
 		want(c.ses.renewAt)
+		if s := &c.ses; s.expectSince != 0 {
+			t := max(s.heardAt, s.expectSince) + c.quietTime()
+			if c.quiet() >= c.quietTime() {
+				t += c.quietTime()
+			}
+			want(t)
+		}
 	}
 	if c.ses.id != 0 && !c.ses.warned && c.ses.phase != phaseEnded {
 		want(c.ses.validUntil + 1)

@@ -290,3 +290,37 @@ func TestShutdownTellsOfLostData(t *testing.T) {
 	h = newHand(t)
 	h.answered(h.request(Shutdown{})) // never connected, nothing to do
 }
+
+// TestSilentLeader: with an operation unanswered, silence is questioned after a
+// second and ends the stream after another; idle streams are left alone.
+func TestSilentLeader(t *testing.T) {
+	h := ready(t)
+	h.after(3e9)
+	if len(frames[*meta.Renew](h)) > 0 {
+		t.Fatal("an idle stream is questioned")
+	}
+	h.request(&meta.GetAttr{Ino: 1})
+	o := h.op()
+	h.after(quietDelay)
+	r := one(h, frames[*meta.Renew](h), "renewals")
+	h.after(quietDelay / 2)
+	h.frame(&meta.Renewed{Seq: r.Seq}) // alive, the operation just takes long
+	h.after(quietDelay)
+	one(h, frames[*meta.Renew](h), "renewals")
+	h.after(quietDelay)
+	one(h, take[Disconnect](h), "disconnects")
+	h.up()
+	h.welcome(77)
+	if again := h.op(); again.ID != o.ID {
+		t.Fatalf("%+v", again)
+	}
+	h.ok(o.ID, attrOf(1, 0, 1))
+
+	// Waiting for a lock is no reason.
+	h.request(&meta.SetLock{Wait: true})
+	h.out = nil
+	h.after(3 * quietDelay / 2)
+	if n := len(frames[*meta.Renew](h)); n > 0 {
+		t.Fatal("questioned")
+	}
+}

@@ -25,7 +25,7 @@ var layers = [][]string{
 // alike. What else it is made of is its own
 // business. Programs construct services, and tests may run one.
 var faces = map[string][]string{
-	"metaserver":  {"metaserver/meta", "metaserver/metaclient", "metaserver/rules"},
+	"metaserver":  {"metaserver/meta", "metaserver/metaclient", "metaserver/rules", "metaserver/locks"},
 	"chunkserver": {"chunkserver/chunk", "chunkserver/chunkclient", "chunkserver/chunktest"},
 }
 
@@ -80,7 +80,7 @@ func TestDataPlaneNeedsNoControlPlane(t *testing.T) {
 // Pure cores are step machines: the simulator replays a seed exactly only if
 // nothing in them reads a clock, does I/O or runs beside the caller.
 var (
-	pureCores = []string{"metaserver/core", "metaserver/tree", "metaserver/rules", "fuseclient/core"}
+	pureCores = []string{"metaserver/core", "metaserver/tree", "metaserver/rules", "metaserver/locks", "fuseclient/core"}
 	impure    = []string{"time", "sync", "os", "net", "math/rand", "crypto/rand", "io/ioutil", "log", "runtime", "syscall", "golang.org/x/sys", "context"}
 )
 
