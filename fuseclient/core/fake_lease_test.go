@@ -164,6 +164,9 @@ func (s *fakeServer) inosOf(r *meta.Reply) (inos []meta.Ino) {
 // grantIn adds grants to a reply that is about to be sent. A lease that is
 // held is repeated if the answer still holds.
 func (s *fakeServer) grantIn(r *meta.Reply, op meta.OpKind) {
+	if s.seen[r] == nil {
+		return
+	}
 	inos := s.inosOf(r)
 	slices.Sort(inos)
 	for _, ino := range slices.Compact(inos) {

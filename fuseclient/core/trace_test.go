@@ -11,6 +11,7 @@ import (
 var (
 	traceSeed  = flag.Int64("trace.seed", 0, "replay this seed of TestRandom under leases and print it")
 	traceTurns = flag.Int("trace.turns", 700, "turns of it")
+	moreSeeds  = flag.Int64("trace.more", 0, "so many more seeds of TestRandom under leases")
 	tracing    bool
 )
 
@@ -87,9 +88,16 @@ func brief(x any) string {
 	return fmt.Sprintf("%T %+v", x, x)
 }
 
+// TestMoreSeeds is TestRandom for as long as one likes.
+func TestMoreSeeds(t *testing.T) {
+	for i := range *moreSeeds {
+		runSeed(t, *traceSeed+i, *traceTurns, true)
+	}
+}
+
 // TestSeed replays one random test and prints what happens in it.
 func TestSeed(t *testing.T) {
-	if *traceSeed == 0 {
+	if *traceSeed == 0 || *moreSeeds > 0 {
 		t.Skip("no -trace.seed")
 	}
 	tracing = true
