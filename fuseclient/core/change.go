@@ -277,6 +277,7 @@ func (c *Client) fillAttr(o *op, n *node, a *meta.Attr) {
 		return
 	}
 	n.attr, n.attrOK, n.guess = *a, true, false
+	c.raiseFence(*a) // maps that are still on their way may be older
 	if a.Nlink == 0 {
 		c.lastNameGone(n)
 	}

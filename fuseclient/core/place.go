@@ -69,6 +69,8 @@ func (c *Client) place(f *file, n int) {
 		at.attr.DataVersion++
 		version = at.attr.DataVersion
 		f.newest = version
+	} else {
+		f.blind = c.ops.last
 	}
 	for _, p := range parts {
 		p.rec, p.version, p.size = r, version, at.attr.Size

@@ -164,7 +164,7 @@ func (c *Client) mapped(rd *reading, o *op, res meta.Result, err error) {
 		return
 	}
 	attr := c.merged(m.Attr)
-	if m.Attr.DataVersion < c.fenceOf(rd.file) {
+	if m.Attr.DataVersion < c.fenceOf(rd.file) || o.id <= rd.file.blind {
 		// Older than an own change that was answered meanwhile: with own newer
 		// data over it, it would show what never was.
 		if rd.asked++; rd.asked > maxAsks {

@@ -74,7 +74,8 @@ func (w *world) driveOut(e Invalidate) {
 		return
 	}
 	for _, it := range e.Items {
-		if it.Ino == x.file.ino && !it.Attr && it.Len == 0 && it.Off == 0 && !x.file.unknown && w.c.nodeOf(it.Ino).lease == meta.LeaseWrite {
+		n := w.c.nodeOf(it.Ino)
+		if n != nil && it.Ino == x.file.ino && !it.Attr && it.Len == 0 && it.Off == 0 && !x.file.unknown && n.lease == meta.LeaseWrite {
 			data := make([]byte, 4096)
 			w.rng.Read(data)
 			w.lastReq++

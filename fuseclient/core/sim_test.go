@@ -63,6 +63,7 @@ type simFile struct {
 	unknown bool // an outcome is unknown: not checked until the end
 	held    bool // has data that only the client has
 	foreign int  // changes by other mounts
+	changes int  // all changes
 	kept    bool // the kernel may have pages that it need not ask for
 }
 
@@ -74,6 +75,7 @@ type call struct {
 	from int // ReadFile: index into past
 
 	foreign int // simFile.foreign when it began
+	changes int // simFile.changes when it began
 }
 
 func newWorld(t testing.TB, seed int64, leases bool) *world {

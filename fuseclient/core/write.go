@@ -78,9 +78,9 @@ func (c *Client) bufferable(w *WriteFile) bool {
 	return n.attrOK && c.mayBuffer(w.Ino) || !w.Append && c.driven(n)
 }
 
-// driven reports whether a recall makes the kernel write a file's dirty pages
+// driven reports whether a recall, or the end of validity, makes the kernel write a file's dirty pages
 // right now.
-func (c *Client) driven(n *node) bool { return n.recalls > 0 && c.invalidating(n.ino) }
+func (c *Client) driven(n *node) bool { return c.invalidating(n.ino) }
 
 // writeAside answers for dirty pages that a recall drives out of a file that
 // is not held exclusively: the recall waits for them, and the server, who

@@ -100,6 +100,7 @@ func (s *Server) recallOf(w *wait, se *session, asks []ask) {
 	}
 	if len(r.items) > 0 {
 		se.recalls = append(se.recalls, r)
+		s.dueBy(r.deadline)
 		s.sendRecall(se, r)
 	}
 }
@@ -214,6 +215,7 @@ func (s *Server) repeatRecalls(se *session) {
 	se.recalls = nil
 	for _, r := range old {
 		r.acked, r.id = false, 0
+		s.dueBy(r.deadline)
 		var open []*recallItem
 		for _, it := range r.items {
 			kind := se.drive.kindOf(it.ino, se)
@@ -243,36 +245,13 @@ func (s *Server) progressed(se *session, ids []uint64) {
 	}
 }
 
-// evictSilent ends sessions that neither answered a recall nor showed progress
-// within one TTL, whether they renew or not.
-func (s *Server) evictSilent() {
-	for _, id := range s.order {
-		se := s.sessions[id]
-		if se.closing {
-			continue
-		}
-		for _, r := range se.recalls {
-			if s.now >= r.deadline && !r.acked {
-				s.stats.Evictions++
-				s.endSoon(se, "session evicted: a recall was not answered within the life of a session")
-				break
-			}
-		}
-	}
-}
-
-// recallsDue gives the next moment at which evictSilent has work, or 0.
-func (s *Server) recallsDue() Time {
+// recallsDue gives the first moment at which the session is overdue with an
+// answer, or 0.
+func (se *session) recallsDue() Time {
 	var at Time
-	for _, id := range s.order {
-		se := s.sessions[id]
-		if se.closing {
-			continue
-		}
-		for _, r := range se.recalls {
-			if !r.acked && (at == 0 || r.deadline < at) {
-				at = r.deadline
-			}
+	for _, r := range se.recalls {
+		if !r.acked && (at == 0 || r.deadline < at) {
+			at = r.deadline
 		}
 	}
 	return at

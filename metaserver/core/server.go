@@ -38,6 +38,7 @@ type Server struct {
 	breaks breaks
 
 	orphans  orphanage
+	due      Time // no session or recall is overdue before; 0: there is none
 	garbage  bool // the reclaim queue may hold work
 	reaping  bool // a Reclaim entry is under way
 	timerSet Time
@@ -146,7 +147,7 @@ func (s *Server) reset() {
 	s.clock = tokenClock{open: map[Token]struct{}{}}
 	s.orphans = newOrphanage()
 	s.garbage, s.reaping = false, false
-	s.timerSet = 0
+	s.timerSet, s.due = 0, 0
 }
 
 // Step takes one event and returns the effects it has, in order. The slice is
@@ -185,12 +186,15 @@ func (s *Server) Step(now Time, ev Event) []Effect {
 		s.timerSet = 0
 	}
 	if s.leading {
-		s.expireSessions()
+		s.endOverdue()
 		s.runReady()
 		s.resolveOrphans()
 		s.reap()
 		s.flush()
-		s.setTimer()
+		if s.due != 0 && s.due != s.timerSet {
+			s.timerSet = s.due
+			s.emit(Timer{s.due})
+		}
 	}
 	return s.effects
 }
@@ -247,11 +251,14 @@ func (s *Server) redirect(st *stream) {
 	s.drop(st)
 }
 
-// evict tells a client why its stream ends.
+// evict tells a client that its session is over, which ends it, and why.
 func (s *Server) evict(st *stream, err error) {
 	e, ok := err.(*errs.Error)
 	if !ok {
 		e = errs.E("session", errs.Other, "", err)
+	}
+	if st.session != nil {
+		s.endSoon(st.session, "session ended: "+e.Error())
 	}
 	s.emit(Send{st.id, &meta.Evicted{Err: e}})
 	s.drop(st)
@@ -283,6 +290,7 @@ func (s *Server) addSession(rec state.Session, deadline Time) *session {
 	s.sessions[rec.ID] = se
 	s.order = insertSorted(s.order, rec.ID)
 	s.joinDrive(se)
+	s.dueBy(deadline)
 	return se
 }
 
@@ -292,6 +300,7 @@ func (s *Server) endSession(id meta.SessionID, err error) {
 	if se == nil {
 		return
 	}
+	se.closing = true
 	if se.stream != nil {
 		s.evict(se.stream, err)
 	}
@@ -307,16 +316,39 @@ func (s *Server) endSession(id meta.SessionID, err error) {
 	s.garbage = true
 }
 
-// expireSessions ends those that did not renew.
-func (s *Server) expireSessions() {
+// dueBy notes a deadline. Deadlines move later without a word: they are looked
+// at when the earliest that was ever noted comes.
+func (s *Server) dueBy(at Time) {
+	if s.due == 0 || at < s.due {
+		s.due = at
+	}
+}
+
+// endOverdue ends sessions that did not renew, and those that neither answered
+// a recall nor showed progress within one TTL, whether they renew or not.
+func (s *Server) endOverdue() {
+	if s.due == 0 || s.now < s.due {
+		return
+	}
+	s.due = 0
 	for _, id := range s.order {
 		se := s.sessions[id]
-		if se.closing || s.now < se.deadline {
+		if se.closing {
 			continue
 		}
-		s.endSoon(se, "session expired: no renewal within its life")
+		if s.now >= se.deadline {
+			s.endSoon(se, "session expired: no renewal within its life")
+			continue
+		}
+		if at := se.recallsDue(); at != 0 && s.now >= at {
+			s.stats.Evictions++
+			s.endSoon(se, "session evicted: a recall was not answered within the life of a session")
+			continue
+		} else if at != 0 {
+			s.dueBy(at)
+		}
+		s.dueBy(se.deadline)
 	}
-	s.evictSilent()
 }
 
 // endSoon puts the end of a session on its way into the log.
@@ -342,20 +374,4 @@ func (s *Server) onSubmit(ev Submit) {
 		return
 	}
 	s.enqueue(queued{item: state.Item{Internal: ev.Op}, submit: ev.Token})
-}
-
-func (s *Server) setTimer() {
-	var at Time
-	for _, id := range s.order {
-		if se := s.sessions[id]; !se.closing && (at == 0 || se.deadline < at) {
-			at = se.deadline
-		}
-	}
-	if due := s.recallsDue(); due != 0 && (at == 0 || due < at) {
-		at = due
-	}
-	if at != 0 && at != s.timerSet {
-		s.timerSet = at
-		s.emit(Timer{at})
-	}
 }

@@ -26,6 +26,7 @@ type host struct {
 	group *consensus.Group
 	log   *slog.Logger
 	clock clock.Clock
+	space space
 
 	core     *core.Server // owned by run
 	mail     *mailbox[core.Event]
@@ -267,6 +268,7 @@ func (h *host) read(ef core.Read) meta.Outcome {
 	if err != nil {
 		return meta.Failed(err)
 	}
+	h.space.fill(res)
 	return meta.Outcome{Result: res}
 }
 
