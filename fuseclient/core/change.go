@@ -88,6 +88,7 @@ func (c *Client) syncChange(o *op, inos ...meta.Ino) {
 	c.invalidate(items, func() {
 		c.ops.telling--
 		if !o.dropped {
+			o.after = min(o.after, c.log.last) // the session may be another one by now
 			c.submit(o)
 		}
 	})
@@ -273,7 +274,7 @@ func (c *Client) learnAttr(o *op, res meta.Result) {
 // fillAttr takes attributes that an answer granted, unless better ones are
 // known.
 func (c *Client) fillAttr(o *op, n *node, a *meta.Attr) {
-	if o.body.Kind().IsRead() && o.id <= n.changed || n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone {
+	if o.body.Kind().IsRead() && o.id <= n.changed || n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone || c.unsaid(n.ino) {
 		return
 	}
 	n.attr, n.attrOK, n.guess = *a, true, false

@@ -98,6 +98,12 @@ func (c *Client) recallTold(rc *recall) {
 	if !slices.Contains(c.leases.recalls, rc) {
 		return // its stream ended
 	}
+	c.recallFlush(rc)
+}
+
+// recallFlush gives all data that a recall concerns its place in the log.
+// Another invalidation may drive out more of it before the Ack.
+func (c *Client) recallFlush(rc *recall) {
 	for _, it := range rc.items {
 		n := c.nodeOf(it.Ino)
 		if n == nil {
@@ -120,6 +126,9 @@ func (c *Client) recallsDue() {
 	kept := l.recalls[:0]
 	var done []*recall
 	for _, rc := range l.recalls {
+		if rc.told {
+			c.recallFlush(rc)
+		}
 		if rc.told && (rc.seq <= c.log.sent || c.broken("ack-before-flush")) {
 			done = append(done, rc)
 		} else {
