@@ -10,8 +10,9 @@ EXTENDS Naturals, Sequences, FiniteSets, TLC
 
 CONSTANTS
   Session,      \* the mounts
-  Starts,       \* start states, a set of names: see Init
-  MaxLook, MaxRead, MaxMutD, MaxMutF, MaxMutU,   \* upcalls in one behaviour
+  Starts,       \* leases at the start, a set of names: see StartLease
+  Warm,         \* kernel caches at the start: "cold", "known" (inode only), "hot"
+  MaxLook, MaxRead, MaxGetattr, MaxMutD, MaxMutF, MaxMutU,   \* upcalls in one behaviour
   MaxElect, MaxExpire, MaxBreak, MaxRelease, MaxForget, \* faults and events
   MaxLog,       \* unacknowledged log records of one session
   IncEpoch,     \* kernel has INC_EPOCH (>= 6.16)
@@ -99,15 +100,15 @@ StartLease(n, s) ==
 
 StartSet == UNION {{<<n, a, b>> : a \in Session, b \in Session} : n \in Starts}
 
-Init == \E n \in StartSet, warm \in BOOLEAN :
+Init == \E n \in StartSet, warm \in Warm :
   /\ n[2] # n[3]
   /\ ver = [D |-> 1, F |-> 1]
   /\ lease = [s \in Session |-> StartLease(n, s)]
   /\ held = lease
   /\ know = [s \in Session |-> [o \in O |-> Min(lease[s][o], 1)]]
-  /\ kern = [s \in Session |-> [kd |-> IF warm /\ (IncEpoch \/ lease[s].D = 2) THEN Min(lease[s].D, 1) ELSE 0,
-                                ka |-> IF warm THEN Min(lease[s].F, 1) ELSE 0,
-                                known |-> warm]]
+  /\ kern = [s \in Session |-> [kd |-> IF warm = "hot" /\ (IncEpoch \/ lease[s].D = 2) THEN Min(lease[s].D, 1) ELSE 0,
+                                ka |-> IF warm = "hot" THEN Min(lease[s].F, 1) ELSE 0,
+                                known |-> warm # "cold"]]
   /\ gate = [o \in O |-> NoGate] /\ acked = [o \in O |-> {}]
   /\ owed = [s \in Session |-> [o \in O |-> "no"]]
   /\ lead = 0 /\ declared = Session /\ alive = Session /\ snap = <<>>
@@ -118,7 +119,7 @@ Init == \E n \in StartSet, warm \in BOOLEAN :
   /\ s2c = [s \in Session |-> <<>>]
   /\ ackMsg = [s \in Session |-> No] /\ relMsg = [s \in Session |-> No]
   /\ done = ver
-  /\ bud = [look |-> MaxLook, read |-> MaxRead, getattr |-> MaxRead, mutD |-> MaxMutD, mutF |-> MaxMutF,
+  /\ bud = [look |-> MaxLook, read |-> MaxRead, getattr |-> MaxGetattr, mutD |-> MaxMutD, mutF |-> MaxMutF,
             mutU |-> MaxMutU, elect |-> MaxElect, expire |-> MaxExpire, brk |-> MaxBreak,
             rel |-> MaxRelease, forget |-> MaxForget, log |-> 0]
 
@@ -126,7 +127,7 @@ Init == \E n \in StartSet, warm \in BOOLEAN :
 (* The kernel calls, the client core answers or sends. *)
 
 Start(s, k, r) == /\ up[s][SlotOf(k)] = NoUp
-                  /\ s \in alive /\ s \notin poisoned
+                  /\ s \notin poisoned
                   /\ bud[k] > 0
                   /\ bud' = [bud EXCEPT ![k] = @ - 1]
                   /\ SetUp(s, SlotOf(k), [r EXCEPT !.k = k, !.lb = done])
@@ -305,7 +306,7 @@ onReply(s) ==
               ELSE IF mine /\ o \in Objs(r.k) THEN 0 ELSE @[o]]]
         /\ SetUp(s, x, IF r.st = "acqr" THEN [r EXCEPT !.st = "acqd", !.pre = No]
                        ELSE [r EXCEPT !.st = "ans", !.v = val, !.pre = No, !.tch = No, !.q = NoUp.q, !.cm = FALSE,
-                                      !.c = [o \in O |-> m.v[o] > 0 /\ (fresh(o) \/ table(o))]])
+                                      !.c = [o \in O |-> m.v[o] > 0 /\ (fresh(o) \/ table(o) \/ (mine /\ o \notin Objs(r.k) /\ h[o] > 0))]])
   /\ Pop(s)
   /\ UNCHANGED <<server, conn, pend, rec, trust, poisoned, ackMsg, relMsg, kern, done, bud>>
 
@@ -433,6 +434,7 @@ Clear(s, x) == \A t \in alive, o \in Objs(up[s][x].k) : t # s => owed[t][o] = "n
 S1Holds(s, x) == OK("S1") => Recalls(s, x) = {} /\ Clear(s, x)
 
 propose(s, x) ==
+  /\ bud.elect > 0   \* only an election can come between
   /\ up[s][x].st = "gate" /\ conn[s] = lead /\ S1Holds(s, x)
   /\ SetUp(s, x, [up[s][x] EXCEPT !.st = "prop"])
   /\ UNCHANGED <<server, client, wires, kern, done, bud>>
@@ -458,7 +460,8 @@ opApplied(s, x) ==
       top(o) == IF o \notin Objs(r.k) THEN 0
                 ELSE IF OK("GrantOwed") /\ owed[s][o] # "no" THEN 0
                 ELSE IF alone(o) THEN 2 ELSE Grantable(Now, s, o)
-  IN /\ r.st = "prop" /\ AtLeader(s)
+  IN /\ r.st = "prop" \/ (bud.elect = 0 /\ r.st = "gate" /\ S1Holds(s, x))
+     /\ AtLeader(s)
      /\ \E g \in {Z, [o \in O |-> top(o)]} :
         /\ lease' = [lease EXCEPT ![s] = [o \in O |-> Max(@[o], g[o])]]
         /\ s2c' = [s2c EXCEPT ![s] = Append(@, [t |-> "reply", x |-> x, g |-> g,
@@ -501,9 +504,11 @@ confirmRead(s, x) ==
   LET r == up[s][x]
       here == conn[s] = lead
       v == IF here THEN Now ELSE snap
-  IN /\ r.k \in Reads /\ r.st = "net" /\ s \in alive /\ InOrder(s, r)
+  IN /\ r.k \in Reads /\ r.st = "net" /\ InOrder(s, r)
      /\ here \/ (~OK("S3") /\ snap # <<>>)
+     /\ s \in v.alive
      /\ here => Reclaimed(s, r.k)
+     /\ OK("After") => \A o \in Objs(r.k) : ~Touches(pend[s], o)   \* after=, for reads too
      /\ OK("Query") => \A o \in Objs(r.k) : (\E t \in v.alive \ {s} : v.lease[t][o] = 2) => r.q[o] = "ok"
      /\ ~OK("S2") => \A o \in Objs(r.k) : v.gate[o] = NoGate
      /\ SetUp(s, x, [r EXCEPT !.st = "conf", !.v = [o \in O |-> IF o \in Objs(r.k) THEN v.ver[o] ELSE 0], !.tch = No])
@@ -517,8 +522,9 @@ answerRead(s, x) ==
       top(o) == IF \/ o \notin Objs(r.k) \/ v.gate[o] # NoGate
                    \/ (OK("Changed") /\ r.tch[o])
                 THEN 0 ELSE Grantable(v, s, o)
-  IN /\ r.k \in Reads /\ r.st = "conf" /\ s \in alive
+  IN /\ r.k \in Reads /\ r.st = "conf"
      /\ here \/ snap # <<>>
+     /\ s \in v.alive
      /\ \E g \in {Z, [o \in O |-> top(o)]} :
         /\ IF here THEN lease' = [lease EXCEPT ![s] = [o \in O |-> Max(@[o], g[o])]] /\ UNCHANGED snap
            ELSE snap' = [snap EXCEPT !.lease[s] = [o \in O |-> Max(@[o], g[o])]] /\ UNCHANGED lease
@@ -556,6 +562,12 @@ becomeLeader ==
              ELSE up[s][x]]]
   /\ UNCHANGED <<alive, client, wires, kern, done>>
 
+(* Whoever waits for a Query that went down with the stream of s looks again. *)
+AskAgain(s, t, x) ==
+  LET asked(o) == \E n \in 1..Len(s2c[s]) : /\ s2c[s][n].t = "query" /\ s2c[s][n].s = t
+                                            /\ s2c[s][n].x = x /\ s2c[s][n].o = o
+  IN [up[t][x] EXCEPT !.q = [o \in O |-> IF asked(o) /\ @[o] = "sent" THEN "no" ELSE @[o]]]
+
 (* A stream breaks and the session resumes, at the same leader or at the new
    one: frames under way are lost, requests are sent again under their ids, the
    server believes what Reclaim declares. Recalls of the old stream are void. *)
@@ -569,11 +581,8 @@ resume(s) ==
                   [r EXCEPT !.st = "net", !.pre = No, !.tch = No, !.q = NoUp.q, !.v = IF r.cm THEN @ ELSE Z]
              [] r.st \in {"acq", "acqr"} \/ (moved /\ r.st = "acqg") -> [r EXCEPT !.st = "acq", !.pre = No]
              [] OTHER -> [r EXCEPT !.pre = No]
-         asked(t, x, o) == \E n \in 1..Len(s2c[s]) : /\ s2c[s][n].t = "query" /\ s2c[s][n].s = t
-                                                     /\ s2c[s][n].x = x /\ s2c[s][n].o = o
      IN up' = [t \in Session |-> [x \in Slots |->
-          IF t = s THEN again(up[t][x])
-          ELSE [up[t][x] EXCEPT !.q = [o \in O |-> IF asked(t, x, o) /\ @[o] = "sent" THEN "no" ELSE @[o]]]]]
+          IF t = s THEN again(up[t][x]) ELSE AskAgain(s, t, x)]]
   /\ conn' = [conn EXCEPT ![s] = lead]
   /\ s2c' = [s2c EXCEPT ![s] = <<>>]
   /\ ackMsg' = [ackMsg EXCEPT ![s] = No] /\ relMsg' = [relMsg EXCEPT ![s] = No]
@@ -613,7 +622,7 @@ expireSessions(s) ==
   /\ gate' = [o \in O |-> IF gate[o][1] = s THEN NoGate ELSE gate[o]]
   /\ LET lost == {o \in O : Touches(pend[s], o)} IN
      /\ ver' = [o \in O |-> IF o \in lost THEN Max(ver[o], know[s][o]) + 1 ELSE ver[o]]
-     /\ up' = Touch(up, lost)
+     /\ up' = Touch([t \in Session |-> [x \in Slots |-> AskAgain(s, t, x)]], lost)
   /\ UNCHANGED <<acked, lead, snap, client, wires, kern, done>>
 
 (* The client learns of it: everything is dropped, lost work says EIO. *)
