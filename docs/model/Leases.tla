@@ -261,7 +261,9 @@ kernelApplyReply(s, x) ==
   IN /\ r.st = "wr"
      /\ up' = [up EXCEPT ![s] = rest]
      /\ kern' = [kern EXCEPT ![s] = [kd |-> name, ka |-> attr, known |-> k.known \/ brings]]
-     /\ done' = [o \in O |-> IF o \in Objs(r.k) THEN Max(done[o], r.v[o]) ELSE done[o]]
+     \* attributes that the kernel discarded were seen by nobody
+     /\ done' = [o \in O |-> IF o \in Objs(r.k) /\ ~(o = "F" /\ checked /\ r.k \in Reads)
+                             THEN Max(done[o], r.v[o]) ELSE done[o]]
      /\ UNCHANGED <<server, client, wires, bud>>
 
 kernelForget(s) ==
