@@ -227,7 +227,7 @@ func (a *app) send(h *handle, kind Kind, off, n uint32, fill func(data []byte, e
 		d.finish(x, ans, kind != Write, kind == WriteSync)
 		if kind == WriteSync {
 			d.failed(k.c, r.ino, x.inv, ans.Err)
-			d.synced(k.c, r.ino, x.inv, ans.Err)
+			d.synced(k.c, r.ino, x.inv, ans.Err, true)
 		}
 		if ans.Err == nil {
 			k.version++

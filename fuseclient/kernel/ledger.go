@@ -143,6 +143,12 @@ func (l *ledger) barrier() <-chan struct{} {
 	return l.issue(nil).passed
 }
 
+func (l *ledger) unanswered(c *Call) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return c.seq == 0
+}
+
 // overtaken reports whether any invalidation came after the call's (first)
 // answer.
 func (l *ledger) overtaken(c *Call) bool {

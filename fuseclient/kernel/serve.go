@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ type request struct {
 	cancel chan struct{} // closed: nobody waits any longer
 	call   Call
 	change *change // of a WRITE, or SETATTR of the size
+	dir    uint64  // of a RENAME, the other directory
 	start  time.Time
 
 	// Guarded by conn.mu.
@@ -47,6 +49,7 @@ type conn struct {
 	nodes      nodes
 	led        *ledger
 	locks      owners
+	handles    atomic.Uint64 // the last one given
 	stats      *connStats
 	epochs     epochs
 	hasEpoch   bool // FUSE_NOTIFY_INC_EPOCH is there
@@ -84,6 +87,7 @@ func newConn(dev *device, b Backend, cfg Config) *conn {
 		nodes: nodes{m: make(map[uint64]node)}, led: newLedger(), stats: newConnStats(cfg.Metrics), gone: make(chan struct{}),
 		calls: make(map[uint64]*request),
 	}
+	c.handles.Store(uint64(time.Now().UnixNano()) * handleStep) // above those of a process before this one
 	pool := func(n int) func() any {
 		return func() any { b := make([]byte, n); return &b }
 	}
@@ -186,6 +190,9 @@ func (c *conn) takeRequest(h header, fd int, msg []byte) *request {
 	req.call = Call{
 		cancel: req.cancel, led: c.led, counts: c.stats.op(h.op),
 		loose: h.op == opRead,
+	}
+	if (h.op == opRename || h.op == opRename2) && len(msg) >= renameDirAt+8 {
+		req.dir = binary.NativeEndian.Uint64(msg[renameDirAt:])
 	}
 	head, data := msg, []byte(nil)
 	if h.op == opWrite && len(msg) >= writeInBytes {
