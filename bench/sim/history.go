@@ -132,6 +132,7 @@ func (h *history) look(k *kernel, key histKey, value string, inv stamp, how stri
 	h.looks[key] = append(h.looks[key], look{key, value, k, inv, h.w.observe(), h.w.now, how})
 	if how == "cached" {
 		h.cached++
+		h.w.note("%s sees %s in its cache: %s", k.c.name, key, value)
 	}
 }
 
