@@ -92,7 +92,7 @@ func open(ctx context.Context, cfg Config, mc *metaclient.Client) (*Client, erro
 	r := &runner{
 		log: cfg.Log.With("drive", cfg.Drive), clock: cfg.Clock, client: mc, data: data,
 		group: drive.Group, id: data.cluster,
-		waiting: map[core.ReqID]chan core.Answer{}, changed: make(chan struct{}),
+		waiting: map[core.ReqID]waiter{}, changed: make(chan struct{}),
 	}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	host, err := os.Hostname()
@@ -100,7 +100,7 @@ func open(ctx context.Context, cfg Config, mc *metaclient.Client) (*Client, erro
 		host = "unknown"
 	}
 	r.core = core.New(core.Config{
-		Group: drive.Group, MaxDirty: cfg.MaxDirty, NewBlockID: newBlockID,
+		Group: drive.Group, MaxDirty: cfg.MaxDirty, NewBlockID: newBlockID, IncEpoch: kernel.HasIncEpoch(),
 		Open: meta.Open{
 			Nonce: newBlockID(), Capability: capa, CreatePath: cfg.CreatePath,
 			Client: meta.ClientInfo{Host: host, PID: uint32(os.Getpid()), Dir: cfg.Dir},
@@ -183,6 +183,14 @@ func (c *Client) State() (core.State, string) {
 	return c.run.state.State, text
 }
 
+// Stats describes the session and what it has done. It scans the table of
+// known inodes: not for every operation.
+func (c *Client) Stats() core.Stats {
+	c.run.mu.Lock()
+	defer c.run.mu.Unlock()
+	return c.run.core.Stats()
+}
+
 // Unpublished tells how many files have data that the servers do not have yet,
 // and how many bytes that is.
 func (c *Client) Unpublished() (files, bytes int) {
@@ -192,11 +200,21 @@ func (c *Client) Unpublished() (files, bytes int) {
 	return s.UnpublishedFiles, s.UnpublishedBytes
 }
 
+// Attach implements kernel.Backend.
+func (c *Client) Attach(n kernel.Notifier) { c.run.attach(n) }
+
 // Do implements kernel.Backend.
-func (c *Client) Do(cancel <-chan struct{}, op any) (any, error) { return c.run.do(cancel, op) }
+func (c *Client) Do(call *kernel.Call, op any) core.Answer { return c.run.do(call, op) }
+
+// Exec runs an operation that no kernel asked for.
+func (c *Client) Exec(op any) (any, error) {
+	a := c.run.do(nil, op)
+	return a.Result, a.Err
+}
 
 // ReadData implements kernel.Backend.
-func (c *Client) ReadData(cancel <-chan struct{}, plan *core.FilePlan, dst []byte) (int, error) {
+func (c *Client) ReadData(call *kernel.Call, plan *core.FilePlan, dst []byte) (int, error) {
+	cancel := call.Cancel()
 	ctx := c.run.ctx
 	if cancel != nil && slices.ContainsFunc(plan.Pieces, func(p core.Piece) bool { return p.Block != nil }) {
 		var stop context.CancelFunc
@@ -218,21 +236,20 @@ func (c *Client) ReadData(cancel <-chan struct{}, plan *core.FilePlan, dst []byt
 func (c *Client) Forget(ino meta.Ino, n uint64) { c.run.step(core.Forget{Ino: ino, N: n}) }
 
 // OpenFile implements kernel.Backend.
-func (c *Client) OpenFile(ino meta.Ino) { c.run.step(core.OpenFile{Ino: ino}) }
+func (c *Client) OpenFile(ino meta.Ino) (keep bool) { return c.run.openFile(ino) }
 
 // CloseFile implements kernel.Backend.
 func (c *Client) CloseFile(ino meta.Ino) { c.run.step(core.CloseFile{Ino: ino}) }
 
 // Sync publishes everything buffered; nil means durable.
 func (c *Client) Sync(ctx context.Context) error {
-	_, err := c.run.do(ctx.Done(), core.SyncAll{})
-	return err
+	return c.run.do(kernel.NewCall(ctx.Done()), core.SyncAll{}).Err
 }
 
 // Close publishes everything and ends the session. If ctx ends before, what
 // was not published is lost and the error says so.
 func (c *Client) Close(ctx context.Context) error {
-	_, err := c.run.do(ctx.Done(), core.Shutdown{})
+	err := c.run.do(kernel.NewCall(ctx.Done()), core.Shutdown{}).Err
 	c.run.close()
 	return errors.Join(err, c.run.data.close(), c.run.client.Close())
 }

@@ -168,7 +168,7 @@ func (c *testCluster) open(host, drive, path string) *fuseclient.Client {
 // do runs a request that must succeed.
 func do[R any](t testing.TB, c *fuseclient.Client, op any) R {
 	t.Helper()
-	res, err := c.Do(nil, op)
+	res, err := c.Exec(op)
 	if err != nil {
 		t.Fatalf("%T: %v", op, err)
 	}
@@ -241,7 +241,7 @@ func TestThreeGroupsLoseALeader(t *testing.T) {
 				if i == files/4 {
 					started <- true
 				}
-				if _, err := cl.Do(nil, &meta.Make{Parent: cl.Root().Ino, Name: fmt.Sprintf("f%d", i), Mode: meta.ModeRegular | 0o644, Excl: true}); err != nil {
+				if _, err := cl.Exec(&meta.Make{Parent: cl.Root().Ino, Name: fmt.Sprintf("f%d", i), Mode: meta.ModeRegular | 0o644, Excl: true}); err != nil {
 					done <- fmt.Errorf("file %d: %w", i, err)
 					return
 				}

@@ -8,6 +8,7 @@ import (
 
 	"agentdrive/chunkserver/chunk"
 	"agentdrive/fuseclient/core"
+	"agentdrive/fuseclient/kernel"
 	"agentdrive/internal/clock"
 	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
@@ -31,8 +32,9 @@ type runner struct {
 	mu      sync.Mutex // guards the fields below and every Step; above the locks of stream queues
 	core    *core.Client
 	lastReq core.ReqID
-	waiting map[core.ReqID]chan core.Answer
-	stream  *stream // newest
+	waiting map[core.ReqID]waiter
+	kernel  kernel.Notifier // nil until a mount is attached
+	stream  *stream         // newest
 	timer   clock.Timer
 	state   core.Notice
 	welcome *meta.Welcome
@@ -46,30 +48,74 @@ type stream struct {
 	cancel context.CancelFunc
 	ready  sync.Cond // on the runner's mu: out or closed changed
 	out    [][]byte  // encoded frames; guarded by the runner's mu
+	tells  bool      // some of out tell of own operations
 	closed bool
 }
 
+// waiter is a request at the core.
+type waiter struct {
+	call   *kernel.Call
+	answer chan core.Answer // holds one
+	writes meta.Ino         // of a WriteFile
+}
+
 // do executes a request of the kernel and waits for its answer.
-func (r *runner) do(cancel <-chan struct{}, op any) (any, error) {
+func (r *runner) do(call *kernel.Call, op any) core.Answer {
 	ch := make(chan core.Answer, 1)
 	r.mu.Lock()
 	if r.ended {
 		r.mu.Unlock()
-		return nil, errs.E("mount", errs.Expired, "the mount is shut down", nil)
+		return core.Answer{Err: errs.E("mount", errs.Expired, "the mount is shut down", nil)}
 	}
 	r.lastReq++
 	id := r.lastReq
-	r.waiting[id] = ch
+	w := waiter{call: call, answer: ch}
+	if op, ok := op.(core.WriteFile); ok {
+		w.writes = op.Ino
+	}
+	r.waiting[id] = w
 	r.stepLocked(core.Request{ID: id, Op: op})
+	_, waits := r.waiting[id]
 	r.mu.Unlock()
+	if waits {
+		call.Waits()
+	}
 	select {
 	case a := <-ch:
-		return a.Result, a.Err
-	case <-cancel:
+		return a
+	case <-call.Cancel():
 	}
 	r.step(core.Cancel{ID: id})
-	a := <-ch
-	return a.Result, a.Err
+	return <-ch
+}
+
+// attach tells where invalidations go from now on.
+func (r *runner) attach(n kernel.Notifier) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kernel = n
+}
+
+// pageKeeper is a core that takes leases: it vouches for the kernel's pages of
+// a file while it holds one.
+type pageKeeper interface{ KeepPages(meta.Ino) bool }
+
+// keepsLocked reports whether a lease covers the kernel's pages of a file. A
+// core without leases leaves them to the kernel, which compares times of
+// modification.
+func (r *runner) keepsLocked(ino meta.Ino) (keep, leases bool) {
+	k, leases := any(r.core).(pageKeeper)
+	return leases && k.KeepPages(ino), leases
+}
+
+// openFile tells the core of a handle and reports whether the kernel's pages
+// of the file are good.
+func (r *runner) openFile(ino meta.Ino) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stepLocked(core.OpenFile{Ino: ino})
+	keep, _ := r.keepsLocked(ino)
+	return keep
 }
 
 func (r *runner) step(ev core.Event) {
@@ -96,13 +142,21 @@ func (r *runner) stepLocked(ev core.Event) {
 func (r *runner) doLocked(ef core.Effect) {
 	switch ef := ef.(type) {
 	case core.Answer:
-		if ch := r.waiting[ef.ID]; ch != nil {
-			delete(r.waiting, ef.ID)
-			ch <- ef
+		r.answerLocked(ef)
+	case core.Invalidate:
+		done := func() { r.step(core.Invalidated{Token: ef.Token}) }
+		if r.kernel != nil {
+			r.kernel.Invalidate(ef.Items, done)
+		} else {
+			r.spawn(done) // no kernel believes anything yet
 		}
 	case core.Send:
 		if st := r.stream; st != nil && st.number == ef.Stream && !st.closed {
 			st.out = append(st.out, meta.EncodeFrame(nil, ef.Frame))
+			switch ef.Frame.(type) {
+			case *meta.Log, *meta.Ack:
+				st.tells = true
+			}
 			st.ready.Signal()
 		}
 	case core.Connect:
@@ -122,6 +176,22 @@ func (r *runner) doLocked(ef core.Effect) {
 	case core.Notice:
 		r.noticeLocked(ef)
 	}
+}
+
+// answerLocked hands an answer over. Its place among the invalidations is
+// noted first: see kernel.Call.
+func (r *runner) answerLocked(a core.Answer) {
+	w, ok := r.waiting[a.ID]
+	if !ok {
+		return
+	}
+	delete(r.waiting, a.ID)
+	keep, leases := r.keepsLocked(w.writes)
+	if p, ok := a.Result.(*core.FilePlan); ok && !leases {
+		p.Keep = true
+	}
+	w.call.Answered(&a, keep || !leases)
+	w.answer <- a
 }
 
 func (r *runner) noticeLocked(n core.Notice) {
@@ -213,11 +283,20 @@ func (r *runner) sendLoop(st *stream, s *metaclient.Stream) {
 		for len(st.out) == 0 && !st.closed {
 			st.ready.Wait()
 		}
-		out, closed := st.out, st.closed
-		st.out = nil
+		out, closed, tells := st.out, st.closed, st.tells
+		st.out, st.tells = nil, false
+		var written <-chan struct{}
+		if tells && r.kernel != nil {
+			// Others must not see what our kernel still hides from the
+			// processes beside us. These replies wait for nothing.
+			written = r.kernel.Barrier()
+		}
 		r.mu.Unlock()
 		if closed {
 			return
+		}
+		if written != nil {
+			<-written
 		}
 		for len(out) > 0 {
 			n, size := 0, 0
@@ -259,9 +338,8 @@ func (r *runner) close() {
 	if r.timer != nil {
 		r.timer.Stop()
 	}
-	for id, ch := range r.waiting {
-		ch <- core.Answer{ID: id, Err: errs.E("mount", errs.Expired, "the mount is shut down", nil)}
-		delete(r.waiting, id)
+	for id := range r.waiting {
+		r.answerLocked(core.Answer{ID: id, Err: errs.E("mount", errs.Expired, "the mount is shut down", nil)})
 	}
 	r.mu.Unlock()
 	r.wg.Wait()

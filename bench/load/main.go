@@ -120,7 +120,7 @@ func fill(c *fuseclient.Client, files int, sh shape) error {
 }
 
 func create(c *fuseclient.Client, dir meta.Ino, name string, mode uint32) (meta.Ino, error) {
-	res, err := c.Do(nil, &meta.Make{Parent: dir, Name: name, Mode: mode, Excl: true})
+	res, err := c.Exec(&meta.Make{Parent: dir, Name: name, Mode: mode, Excl: true})
 	if err != nil {
 		return 0, err
 	}

@@ -75,7 +75,7 @@ func together(t *testing.T, c *fuseclient.Client, names []string, op func(name s
 	for w := range workers {
 		go func() {
 			for i := w; i < len(names); i += workers {
-				if _, err := c.Do(nil, op(names[i])); err != nil {
+				if _, err := c.Exec(op(names[i])); err != nil {
 					errs <- fmt.Errorf("%s: %w", names[i], err)
 					return
 				}

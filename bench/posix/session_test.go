@@ -80,7 +80,7 @@ func (s *session) Do(op metatest.Op) metatest.Outcome {
 
 // Do implements metatest.Backend.
 func (b sessionBackend) Do(op meta.Op, _ int64) (meta.Result, error) {
-	res, err := b.c.Do(nil, op)
+	res, err := b.c.Exec(op)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (b sessionBackend) Do(op meta.Op, _ int64) (meta.Result, error) {
 // be opened again. References go when the operation is over.
 func (b sessionBackend) Forget(ino meta.Ino) {
 	if b.open[ino] {
-		b.c.Do(nil, core.Flush{Ino: ino}) // what it reports, the next reader misses
+		b.c.Exec(core.Flush{Ino: ino}) // what it reports, the next reader misses
 		b.c.CloseFile(ino)
 		delete(b.open, ino)
 	}
@@ -109,13 +109,13 @@ func (b sessionBackend) Forget(ino meta.Ino) {
 
 // WriteFile implements metatest.ContentBackend.
 func (b sessionBackend) WriteFile(cred meta.Cred, ino meta.Ino, off uint64, data []byte, end bool) error {
-	_, err := b.c.Do(nil, core.WriteFile{Cred: cred, Ino: ino, Off: off, Data: data, Append: end, KillPriv: cred.UID != 0})
+	_, err := b.c.Exec(core.WriteFile{Cred: cred, Ino: ino, Off: off, Data: data, Append: end, KillPriv: cred.UID != 0})
 	return err
 }
 
 // ReadFile implements metatest.ContentBackend.
 func (b sessionBackend) ReadFile(ino meta.Ino, off, n uint64) ([]byte, error) {
-	res, err := b.c.Do(nil, core.ReadFile{Ino: ino, Off: off, Len: uint32(n)})
+	res, err := b.c.Exec(core.ReadFile{Ino: ino, Off: off, Len: uint32(n)})
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (b sessionBackend) ReadFile(ino meta.Ino, off, n uint64) ([]byte, error) {
 // reference.
 func mkdir(t testing.TB, c *fuseclient.Client, parent meta.Ino, name string) meta.Ino {
 	t.Helper()
-	res, err := c.Do(nil, &meta.Make{Parent: parent, Name: name, Mode: meta.ModeDir | 0o755, Excl: true})
+	res, err := c.Exec(&meta.Make{Parent: parent, Name: name, Mode: meta.ModeDir | 0o755, Excl: true})
 	if err != nil {
 		t.Fatal(errs.E("mkdir", errs.KindOf(err), name, err))
 	}

@@ -18,7 +18,8 @@ import (
 //   - the writer, from the answer of the write on;
 //   - everybody, from the answer of an fsync, flush, synchronous write, append
 //     or truncate on (close-to-open);
-//   - nobody, after an error told that the write may be lost.
+//   - nobody, after an error told that the write may be lost;
+//   - with leases everybody, from the answer of the write on.
 type dataOracle struct {
 	w     *world
 	files map[meta.Ino][]*dataWrite
@@ -37,10 +38,11 @@ type dataWrite struct {
 	appends  bool
 	known    bool // off is where it went
 	inv      stamp
-	resp     stamp // answered with success; 0 = not
-	pub      stamp // everybody sees it; 0 = not certain
-	lost     bool  // may be gone
-	reported bool  // and the application was told, or nobody was there to tell
+	resp     stamp     // answered with success; 0 = not
+	pub      stamp     // everybody sees it; 0 = not certain
+	lost     bool      // may be gone
+	reported bool      // and the application was told, or nobody was there to tell
+	mut      *mutation // of a truncation
 }
 
 func newDataOracle(w *world) *dataOracle {
@@ -67,8 +69,9 @@ func (x *dataWrite) content() []byte {
 	return b
 }
 
-// finish notes the answer of a write. With through it is visible to all.
-func (d *dataOracle) finish(x *dataWrite, a client_core.Answer, through bool) {
+// finish notes the answer of a write. With through it is visible to all, with
+// sync durable as well.
+func (d *dataOracle) finish(x *dataWrite, a client_core.Answer, through, sync bool) {
 	if a.Err != nil {
 		x.lost, x.reported = true, true
 		return
@@ -83,28 +86,34 @@ func (d *dataOracle) finish(x *dataWrite, a client_core.Answer, through bool) {
 	}
 	x.known = true
 	x.resp = d.w.observe()
-	if through {
+	if through && (!d.w.leases || sync) {
 		x.pub, x.lost = x.resp, false
 	}
 }
 
 // synced takes the answer of an fsync, flush or synchronous write that began
-// at inv. A success speaks for everything written before, lost or not; an
-// error is the report of what is lost.
+// at inv. A success speaks for everything written before, lost or not.
 func (d *dataOracle) synced(c *client, ino meta.Ino, inv stamp, err error) {
-	if errs.Is(err, errs.Interrupted) {
+	if err != nil {
 		return
 	}
 	now := d.w.observe()
 	for _, x := range d.files[ino] {
-		if x.client != c || x.resp == 0 || x.pub != 0 || x.reported {
-			continue
-		}
-		switch {
-		case err != nil && (x.resp < inv || x.lost): // also what was lost while it waited, as Linux counts it
-			x.lost, x.reported = true, true
-		case err == nil && x.resp < inv:
+		if x.client == c && x.resp != 0 && x.pub == 0 && !x.reported && x.resp < inv {
 			x.lost, x.pub = false, now
+		}
+	}
+}
+
+// failed takes an error as the report of what is lost, also of what was lost
+// while it waited, as Linux counts it.
+func (d *dataOracle) failed(c *client, ino meta.Ino, inv stamp, err error) {
+	if err == nil || errs.Is(err, errs.Interrupted) {
+		return
+	}
+	for _, x := range d.files[ino] {
+		if x.client == c && x.resp != 0 && x.pub == 0 && !x.reported && (x.resp < inv || x.lost) {
+			x.lost, x.reported = true, true
 		}
 	}
 }
@@ -125,12 +134,32 @@ func (d *dataOracle) allSynced(c *client, inv stamp, err error) {
 // sessionLost makes everything unpublished of a client uncertain.
 func (d *dataOracle) sessionLost(c *client) { d.uncertain(c) }
 
+// ended makes what is not in the log of a client's session uncertain, when the
+// log ends it: nobody will see it. The client learns of it later.
+func (d *dataOracle) ended(c *client) {
+	for _, x := range d.all {
+		if x.client == c && x.pub == 0 && !d.order.all(x) {
+			x.lost = true
+		}
+	}
+}
+
+// died makes everything unpublished of a client that is gone uncertain: nobody
+// is left to report it to.
+func (d *dataOracle) died(c *client) {
+	for _, x := range d.all {
+		if x.client == c && x.pub == 0 && !(d.w.leases && d.order.all(x)) {
+			x.lost, x.reported = true, true
+		}
+	}
+}
+
 // blockFailed does the same: which file it hits, only the client knows.
 func (d *dataOracle) blockFailed(c *client) { d.uncertain(c) }
 
 func (d *dataOracle) uncertain(c *client) {
 	for _, x := range d.all {
-		if x.client == c && x.pub == 0 {
+		if x.client == c && x.pub == 0 && !(d.w.leases && d.order.all(x)) {
 			x.lost = true
 			x.reported = x.reported || !c.kernel.isOpen(x.ino)
 		}
@@ -158,7 +187,7 @@ func (x *dataWrite) visible(c *client, inv stamp) bool {
 	if x.lost || x.resp == 0 {
 		return false
 	}
-	return x.client == c && x.resp < inv || x.pub != 0 && x.pub < inv
+	return (x.client == c || x.client.w.leases) && x.resp < inv || x.pub != 0 && x.pub < inv
 }
 
 // precedes reports whether x is certainly older than y. nil is the file as it
@@ -167,7 +196,7 @@ func (x *dataWrite) precedes(y *dataWrite) bool {
 	if x == nil {
 		return true
 	}
-	return x.pub != 0 && x.pub < y.inv || x.client == y.client && x.resp != 0 && x.resp < y.inv
+	return x.pub != 0 && x.pub < y.inv || (x.client == y.client || x.client.w.leases) && x.resp != 0 && x.resp < y.inv
 }
 
 // newer finds a write that the read had to see instead of x.
@@ -182,6 +211,9 @@ func (d *dataOracle) newer(x *dataWrite, c *client, ino meta.Ino, inv stamp, u u
 
 // check verifies n units read at off.
 func (d *dataOracle) check(c *client, ino meta.Ino, inv stamp, off, n uint32, data []byte) {
+	if c.doubtful(d.w.now) {
+		return
+	}
 	if len(data)%unit != 0 || len(data) > int(n*unit) {
 		d.w.fail("%s reads %d bytes of inode %d", c.name, len(data), ino)
 		return
@@ -203,6 +235,9 @@ func (d *dataOracle) check(c *client, ino meta.Ino, inv stamp, off, n uint32, da
 // checkSize verifies that a size is not below the end of a write that had to be
 // seen and that no truncation may have undone.
 func (d *dataOracle) checkSize(c *client, ino meta.Ino, inv stamp, size uint64) {
+	if c.doubtful(d.w.now) {
+		return
+	}
 	for _, x := range d.files[ino] {
 		if x.trunc || !x.visible(c, inv) || size >= uint64(x.off+x.n)*unit {
 			continue

@@ -15,6 +15,8 @@ type fsModel struct {
 	nodes map[meta.Ino]*fsNode
 	used  map[meta.Ino]bool
 	block func(e *meta.Extent) []byte
+
+	changes changes // what the last operation changed
 }
 
 type fsNode struct {
@@ -41,6 +43,17 @@ type fsOp struct {
 	fresh   meta.Ino // that the server gave to a new inode
 }
 
+func (o *fsOp) note(kind byte, ino meta.Ino, name, value string) {
+	key := histKey{kind, ino, name}
+	for i := range o.changes {
+		if o.changes[i].key == key { // nobody sees what is between
+			o.changes[i].value = value
+			return
+		}
+	}
+	o.changes = append(o.changes, change{key, value})
+}
+
 func (o *fsOp) later(old int64) int64 {
 	if old < o.now {
 		return o.now
@@ -64,6 +77,7 @@ func (o *fsOp) modify(n *fsNode) {
 // check executes op and compares the outcome with what the server gave.
 func (m *fsModel) check(op meta.Op, now int64, got meta.Outcome) error {
 	o := &fsOp{fsModel: m, now: now, touched: map[*fsNode]bool{}}
+	m.changes = nil
 	if res, ok := got.Result.(*meta.EntryResult); ok {
 		o.fresh = res.Attr.Ino
 	}
@@ -76,6 +90,9 @@ func (m *fsModel) check(op meta.Op, now int64, got meta.Outcome) error {
 	}
 	if a, b := plain(want), plain(got.Result); a != b {
 		return fmt.Errorf("%T %+v: got %s, the model says %s", op, op, b, a)
+	}
+	for n := range o.touched { // any order: each is a key of its own
+		o.note('a', n.attr.Ino, "", attrText(&n.attr))
 	}
 	return nil
 }
@@ -93,6 +110,26 @@ func plain(r meta.Result) string {
 		return fmt.Sprintf("%+v", y)
 	}
 	return fmt.Sprintf("%T", r)
+}
+
+// execute executes a record of a client's log.
+func (m *fsModel) execute(op meta.Op, now int64) (meta.Result, error) {
+	o := &fsOp{fsModel: m, now: now, touched: map[*fsNode]bool{}}
+	m.changes = nil
+	if x, ok := op.(*meta.Make); ok {
+		o.fresh = x.Ino
+	}
+	res, kind := o.run(op)
+	if kind != 0 {
+		return nil, errs.E("model", kind, "", nil)
+	}
+	if e, ok := res.(*meta.EntryResult); ok && e.Created && e.Attr.Ino == 0 {
+		return nil, errs.E("model", errs.Exist, "the number of the new inode was used before", nil)
+	}
+	for n := range o.touched { // any order: each is a key of its own
+		o.note('a', n.attr.Ino, "", attrText(&n.attr))
+	}
+	return res, nil
 }
 
 func (o *fsOp) run(op meta.Op) (meta.Result, errs.Kind) {
@@ -123,6 +160,8 @@ func (o *fsOp) run(op meta.Op) (meta.Result, errs.Kind) {
 			return nil, errs.NoAttr
 		}
 		delete(n.xattrs, x.Name)
+		n.attr.Xattrs = len(n.xattrs) > 0
+		o.note('x', x.Ino, x.Name, absent)
 		o.touch(n)
 		return &meta.EmptyResult{}, 0
 	case *meta.Write:
@@ -188,11 +227,13 @@ func (o *fsOp) make(x *meta.Make) (meta.Result, errs.Kind) {
 
 func (o *fsOp) enter(dir *fsNode, name string, ino meta.Ino) {
 	dir.names[name] = ino
+	o.note('n', dir.attr.Ino, name, inoText(ino))
 	dir.attr.Size = uint64(len(dir.names))
 }
 
 func (o *fsOp) leave(dir *fsNode, name string) {
 	delete(dir.names, name)
+	o.note('n', dir.attr.Ino, name, absent)
 	dir.attr.Size = uint64(len(dir.names))
 }
 
@@ -390,6 +431,8 @@ func (o *fsOp) setXattr(x *meta.SetXattr) (meta.Result, errs.Kind) {
 		n.xattrs = map[string]string{}
 	}
 	n.xattrs[x.Name] = string(x.Value)
+	n.attr.Xattrs = true
+	o.note('x', x.Ino, x.Name, fmt.Sprintf("%x", x.Value))
 	o.touch(n)
 	return &meta.EmptyResult{}, 0
 }

@@ -10,20 +10,27 @@ import (
 	client_core "agentdrive/fuseclient/core"
 )
 
-// kernel is a model of what stands above a mount: it counts the references
-// that entry replies give, takes FORGET back, keeps handles open, and holds
-// one lock per file around writes, as Linux does.
+// kernel is a model of what stands above a mount: Linux, with its references,
+// caches (cache.go), locks (lock.go) and open files, and the applications that
+// use it (names.go, workload.go).
 type kernel struct {
 	c       *client
+	ad      *adapter
 	refs    map[meta.Ino]*ref
 	order   []meta.Ino // of refs, by first sight
 	handles []*handle
 	calls   map[client_core.ReqID]*call
 	pending []*call // the same, in order
+	apps    int     // system calls under way
 	last    client_core.ReqID
-	dcache  map[dentry]meta.Ino // what names stood for when last seen
-	closing bool                // shutting down
-	failed  bool                // a block was refused: data may be lost without an eviction
+	dents   map[dentry]*dent // cached names
+	looking map[dentry][]func()
+	epoch   uint64 // of names: FUSE_NOTIFY_INC_EPOCH
+	version uint64 // of attributes
+	multi   []*multiLock
+	closing bool // shutting down
+	failed  bool // a block was refused: data may be lost without an eviction
+	dead    bool // the daemon died: upcalls fail, caches live on
 }
 
 // dentry is a name in a directory.
@@ -39,7 +46,14 @@ type ref struct {
 	lookups uint64
 	session meta.SessionID // that gave the newest reference
 	busy    int            // calls under way and handles that name it
-	locked  bool           // a write or truncate is under way
+	lock    rwlock
+
+	attr    meta.Attr
+	until   int64  // the attributes are believed so long
+	version uint64 // when they changed last
+	pages   map[uint32]page
+	locked  map[uint32]int // pages that an open READ or WRITE holds
+	stuck   []func()       // wait for pages to be unlocked
 }
 
 type handle struct {
@@ -48,7 +62,7 @@ type handle struct {
 	closing bool
 }
 
-// call is a request under way.
+// call is an upcall: a request under way.
 type call struct {
 	id       client_core.ReqID
 	op       any
@@ -56,30 +70,62 @@ type call struct {
 	uses     []*ref
 	session  meta.SessionID // of the client when it began
 	lost     int            // sessions lost before
+	version  uint64         // of attributes when it was sent
+	epoch    uint64         // of names when it was sent
 	canceled bool
+	sent     bool // the core has it
 	done     func(client_core.Answer)
 }
 
 func newKernel(c *client) *kernel {
-	k := &kernel{c: c, dcache: map[dentry]meta.Ino{}, refs: map[meta.Ino]*ref{}, calls: map[client_core.ReqID]*call{}}
+	k := &kernel{
+		c: c, refs: map[meta.Ino]*ref{}, calls: map[client_core.ReqID]*call{},
+		dents: map[dentry]*dent{}, looking: map[dentry][]func(){},
+	}
+	k.ad, k.version = newAdapter(k), 1
 	k.refs[meta.RootIno] = &ref{ino: meta.RootIno, mode: meta.ModeDir, lookups: 1}
 	k.order = []meta.Ino{meta.RootIno}
 	return k
 }
 
-// issue hands a request to the core.
+// issue sends an upcall to the daemon. done runs when the kernel has its reply.
 func (k *kernel) issue(op any, done func(client_core.Answer), uses ...*ref) *call {
 	k.last++
-	x := &call{id: k.last, op: op, inv: k.c.w.observe(), uses: uses, session: k.c.session, lost: k.c.lost, done: done}
-	k.calls[x.id] = x
-	k.pending = append(k.pending, x)
+	x := &call{
+		id: k.last, op: op, inv: k.c.w.observe(), uses: uses, session: k.c.session, lost: k.c.lost,
+		version: k.version, epoch: k.epoch, done: done,
+	}
 	for _, r := range uses {
 		r.busy++
 	}
 	k.c.w.oracle.stats.Requests++
+	if k.dead {
+		k.c.w.after(0, func() { k.finish(x, gone()) })
+		return x
+	}
+	k.calls[x.id] = x
+	k.pending = append(k.pending, x)
 	k.c.w.note("%s request %d %T %s", k.c.name, x.id, op, brief(op))
-	k.c.post(client_core.Request{ID: x.id, Op: op})
+	k.ad.request(x)
 	return x
+}
+
+// abort ends every request: the daemon has died.
+func (k *kernel) abort() {
+	open := append([]*call(nil), k.pending...)
+	for _, r := range k.ad.unwritten {
+		open = append(open, r.x)
+	}
+	k.pending, k.calls = nil, map[client_core.ReqID]*call{}
+	k.ad.unwritten = nil
+	for _, x := range open {
+		k.c.w.after(0, func() { k.finish(x, gone()) })
+	}
+}
+
+// gone is the answer of a mount whose daemon has died.
+func gone() client_core.Answer {
+	return client_core.Answer{Err: errs.E("mount", errs.Unavailable, "the daemon has died", nil)}
 }
 
 func brief(op any) string {
@@ -89,8 +135,9 @@ func brief(op any) string {
 	return fmt.Sprintf("%+v", op)
 }
 
-// answered takes the core's answer. It runs among the effects of a step, so it
-// must not step the core: what follows comes in an event of its own.
+// answered takes the core's answer out of the table of open requests. It runs
+// among the effects of a step, so it must not step the core: the reply reaches
+// the kernel in an event of its own (adapter.go).
 func (k *kernel) answered(a client_core.Answer) {
 	w := k.c.w
 	x := k.calls[a.ID]
@@ -101,7 +148,7 @@ func (k *kernel) answered(a client_core.Answer) {
 	a = w.rule.answer(k.c, x.op, a)
 	delete(k.calls, a.ID)
 	k.pending = slices.Delete(k.pending, slices.Index(k.pending, x), slices.Index(k.pending, x)+1)
-	w.note("%s answer %d %T %v", k.c.name, a.ID, a.Result, a.Err)
+	w.note("%s answer %d %s %v", k.c.name, a.ID, answerText(a), a.Err)
 	w.oracle.stats.Answered++
 	if a.Err != nil {
 		w.oracle.stats.Failed++
@@ -109,13 +156,33 @@ func (k *kernel) answered(a client_core.Answer) {
 	if (a.Err == nil) == (a.Result == nil) {
 		w.fail("%s answers request %d with result %v and error %v", k.c.name, a.ID, a.Result, a.Err)
 	}
+	w.history.answered(x.op)
 	k.checkStale(x, a.Err)
 	k.checkPassed(x, a)
+	// Of two flushes one is told of a loss: the order of their answers counts.
+	switch op := x.op.(type) {
+	case client_core.Flush:
+		k.c.w.data.failed(k.c, op.Ino, x.inv, a.Err)
+	case client_core.Fsync:
+		k.c.w.data.failed(k.c, op.Ino, x.inv, a.Err)
+	}
+	k.ad.answered(x, a)
+}
+
+func answerText(a client_core.Answer) string {
+	out := fmt.Sprintf("%T", a.Result)
+	if a.Cache != (client_core.Cache{}) {
+		out += fmt.Sprintf(" for %.3f, %.3f", float64(a.Cache.Entry)/1e9, float64(a.Cache.Attr)/1e9)
+	}
+	return out
+}
+
+// finish ends an upcall: the kernel goes on with its reply.
+func (k *kernel) finish(x *call, a client_core.Answer) {
 	for _, r := range x.uses {
 		r.busy--
 	}
 	k.learn(a.Result)
-	k.learnNames(x.op, a)
 	if x.done != nil {
 		x.done(a)
 	}
@@ -142,6 +209,7 @@ func (k *kernel) checkStale(x *call, err error) {
 }
 
 // checkPassed compares the answer with the reply that the client got for it.
+// What a client answers by itself is judged by the history alone.
 func (k *kernel) checkPassed(x *call, a client_core.Answer) {
 	op, ok := x.op.(meta.Op)
 	if _, empty := op.(*meta.StatFS); !ok || empty {
@@ -151,13 +219,16 @@ func (k *kernel) checkPassed(x *call, a client_core.Answer) {
 	if a.Err != nil {
 		kind := errs.KindOf(a.Err)
 		explained := kind == errs.Interrupted && x.canceled || x.lost != k.c.lost && kind == errs.IO ||
-			kind == errs.Expired && k.closing || sent == nil && published(kind)
+			kind == errs.Expired && k.closing || sent == nil && (published(kind) || k.c.w.leases && local(kind))
 		if sent != nil && sent.reply != nil && sent.reply.Err != nil {
 			explained = explained || sent.reply.Err.Kind == kind
 		}
 		if !explained {
 			k.c.w.fail("%s: nothing explains the answer to request %d %T: %v", k.c.name, x.id, x.op, a.Err)
 		}
+		return
+	}
+	if k.c.w.leases {
 		return
 	}
 	if sent == nil || sent.reply == nil || sent.reply.Err != nil {
@@ -177,6 +248,16 @@ func published(kind errs.Kind) bool {
 	return kind == errs.NoSpace || kind == errs.IO || kind == errs.Stale
 }
 
+// local lists the kinds of errors that a client may give by itself under a
+// lease. The history checks those that tell of names.
+func local(kind errs.Kind) bool {
+	switch kind {
+	case errs.NotExist, errs.Exist, errs.NotDir, errs.IsDir, errs.NotEmpty, errs.Invalid, errs.Permission, errs.NoAttr:
+		return true
+	}
+	return false
+}
+
 // passed renders what a client must hand on as the server said it: all but
 // the attributes that its own data and newer replies change.
 func passed(r meta.Result) string {
@@ -194,27 +275,6 @@ func passed(r meta.Result) string {
 		return out
 	}
 	return fmt.Sprintf("%T %+v", r, r)
-}
-
-// learnNames remembers what names stand for.
-func (k *kernel) learnNames(op any, a client_core.Answer) {
-	if e, ok := a.Result.(*meta.EntryResult); ok {
-		switch x := op.(type) {
-		case *meta.Lookup:
-			k.dcache[dentry{x.Parent, x.Name}] = e.Attr.Ino
-		case *meta.Make:
-			k.dcache[dentry{x.Parent, x.Name}] = e.Attr.Ino
-		case *meta.Link:
-			k.dcache[dentry{x.Parent, x.Name}] = e.Attr.Ino
-		}
-	}
-	if x, ok := op.(*meta.Rename); ok {
-		delete(k.dcache, dentry{x.OldParent, x.OldName})
-		delete(k.dcache, dentry{x.NewParent, x.NewName})
-		if at, ok := a.Result.(*meta.AttrResult); ok {
-			k.dcache[dentry{x.NewParent, x.NewName}] = at.Attr.Ino
-		}
-	}
 }
 
 // learn counts the references that a result gives.
@@ -242,16 +302,24 @@ func (k *kernel) reference(a *meta.Attr) {
 	r.session = k.c.session
 }
 
-// forget gives all references of an idle inode back.
+// forget gives all references of an idle inode back. What the kernel knew of
+// it, and of names in it, goes too.
 func (k *kernel) forget(r *ref) {
-	if r.busy > 0 || r.ino == meta.RootIno {
+	if r.busy > 0 || r.ino == meta.RootIno || k.refs[r.ino] != r {
 		return
+	}
+	for key, d := range k.dents { // any order: all are only removed
+		if d.ino == r.ino || key.dir == r.ino {
+			delete(k.dents, key)
+		}
 	}
 	delete(k.refs, r.ino)
 	i := slices.Index(k.order, r.ino)
 	k.order = slices.Delete(k.order, i, i+1)
 	k.c.w.note("%s forgets %d times %d", k.c.name, r.lookups, r.ino)
-	k.c.post(client_core.Forget{Ino: r.ino, N: r.lookups})
+	if !k.dead {
+		k.ad.forget(r.ino, r.lookups)
+	}
 }
 
 // pick chooses among the known inodes that fit.
@@ -311,11 +379,11 @@ func (k *kernel) close(h *handle) {
 		if !k.isOpen(h.ref.ino) {
 			k.c.w.data.closed(k.c, h.ref.ino)
 		}
-		k.c.w.after(0, func() { k.c.post(client_core.CloseFile{Ino: h.ref.ino}) })
+		k.ad.tell(client_core.CloseFile{Ino: h.ref.ino})
 	})
 }
 
-// sync asks for a Flush or Fsync and tells the data oracle what it proves.
+// sync asks for a Flush or Fsync and tells the oracles what it proves.
 func (k *kernel) sync(h *handle, op any, then func()) {
 	h.busy++
 	inv := k.c.w.last + 1

@@ -90,11 +90,10 @@ func (n *network) move(k *conn, l *lane, fn func()) {
 }
 
 // fromClient carries a frame to the server.
-func (n *network) fromClient(k *conn, f meta.Frame) {
+func (n *network) fromClient(k *conn, body []byte) {
 	if !k.clientOpen {
 		return
 	}
-	body := meta.EncodeFrame(nil, f)
 	n.move(k, &k.toServer, func() {
 		if !k.serverOpen || k.node.life != k.life {
 			return

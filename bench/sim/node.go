@@ -62,7 +62,7 @@ func newNode(w *world, id int) *node {
 }
 
 func (n *node) boot() {
-	n.core = core.New(core.Config{TTL: serverTTL, Reclaim: 1 + n.rng.IntN(16), MaxInFlight: 1 + n.rng.IntN(6)})
+	n.core = core.New(core.Config{TTL: serverTTL, Reclaim: 1 + n.rng.IntN(16), MaxInFlight: 1 + n.rng.IntN(6), Break: n.w.rule.server()})
 	n.conns = map[core.StreamID]*conn{}
 	n.wake()
 }
@@ -85,14 +85,28 @@ func (n *node) post(ev core.Event) {
 	for _, ef := range n.core.Step(core.Time(n.w.now), ev) {
 		n.do(ef)
 	}
+	if err := n.core.CheckInvariants(); err != nil {
+		n.w.fail("%s: %v", n.name, err)
+	}
+}
+
+// wall is the node's wall clock, never backwards.
+func (n *node) wall() int64 {
+	n.lastNow = max(n.lastNow, n.w.now+n.clockError)
+	return n.lastNow
 }
 
 func (n *node) do(ef core.Effect) {
 	w := n.w
 	switch ef := ef.(type) {
 	case core.Send:
-		if nl, ok := ef.Frame.(*meta.NotLeader); ok {
-			nl.Leader, nl.Address = n.knows()
+		switch f := ef.Frame.(type) {
+		case *meta.NotLeader:
+			f.Leader, f.Address = n.knows()
+		case *meta.Welcome:
+			f.Now = n.wall()
+		case *meta.Renewed:
+			f.Now = n.wall()
 		}
 		if k := n.conns[ef.Stream]; k != nil {
 			w.net.fromServer(k, ef.Frame)
@@ -118,6 +132,12 @@ func (n *node) do(ef core.Effect) {
 		n.later(n.work(), func() {
 			out := n.read(ef)
 			n.later(span(n.rng, 0, 2*ms), func() { n.post(core.ReadDone{Token: ef.Token, Outcome: out}) })
+		})
+	case core.ReadTouched:
+		n.later(n.work(), func() {
+			ev := core.Touched{Token: ef.Token}
+			ev.Set, ev.Err = state.Touches(n.mem.View(), ef.Drive, ef.Op)
+			n.later(span(n.rng, 0, 2*ms), func() { n.post(ev) })
 		})
 	case core.ReadSession:
 		n.later(n.work(), func() {

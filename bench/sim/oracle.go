@@ -27,6 +27,7 @@ type oracle struct {
 	nonces   map[[16]byte]meta.SessionID
 	orphans  map[meta.Ino]*orphanModel
 
+	logged  map[meta.SessionID]uint64 // last record in the log; look-up only
 	done    map[opKey]*executed
 	doneBy  map[meta.Op]opKey // by the client's operation, whatever its id
 	ops     map[opKey]*sentOp
@@ -65,7 +66,7 @@ type orphanModel struct {
 func newOracle(w *world) *oracle {
 	o := &oracle{
 		w: w, mem: kv.NewMem(), sessions: map[meta.SessionID]bool{}, nonces: map[[16]byte]meta.SessionID{},
-		orphans: map[meta.Ino]*orphanModel{}, done: map[opKey]*executed{}, doneBy: map[meta.Op]opKey{},
+		orphans: map[meta.Ino]*orphanModel{}, logged: map[meta.SessionID]uint64{}, done: map[opKey]*executed{}, doneBy: map[meta.Op]opKey{},
 		ops: map[opKey]*sentOp{}, latest: map[meta.Op]*sentOp{},
 	}
 	o.machine.Group = 1
@@ -95,9 +96,12 @@ func (o *oracle) committed(index, term uint64, cmd []byte) {
 	}
 	for i := range e.Items {
 		it := &e.Items[i]
-		if it.Internal != nil {
+		switch {
+		case it.Internal != nil:
 			o.internal(index, e.Now, it.Internal, out.List[i])
-		} else {
+		case it.Op == nil:
+			o.delegated(index, it, out.List[i])
+		default:
 			o.mutation(index, e.Now, it, out.List[i])
 		}
 	}
@@ -154,6 +158,7 @@ func (o *oracle) mutation(index uint64, now int64, it *state.Item, got meta.Outc
 	if got.Err != nil {
 		return
 	}
+	o.w.history.committed(index, o.w.history.byOp[sent.op], o.fs.changes)
 	switch x := it.Op.(type) {
 	case *meta.Write:
 		o.stats.Blocks += len(x.Blocks)
@@ -163,6 +168,66 @@ func (o *oracle) mutation(index uint64, now int64, it *state.Item, got meta.Outc
 	case *meta.Rename:
 		o.w.data.order.named(index, sent.op, got.Result.(*meta.AttrResult).Attr.Ino)
 	}
+}
+
+// delegated takes records of a client's log.
+func (o *oracle) delegated(index uint64, it *state.Item, got meta.Outcome) {
+	o.w.note("  %d: session %d log %d+%d -> %s", index, it.Session, it.First, len(it.Records), outcomeText(got))
+	if !o.sessions[it.Session] {
+		if got.Err == nil || got.Err.Kind != errs.Expired {
+			o.w.fail("entry %d: a log of session %d, which has ended, gave %s", index, it.Session, outcomeText(got))
+		}
+		return
+	}
+	if got.Err != nil {
+		o.w.fail("entry %d: the log of session %d is refused: %s", index, it.Session, outcomeText(got))
+		return
+	}
+	for i := range it.Records {
+		if seq := it.First + uint64(i); seq == o.logged[it.Session]+1 {
+			o.logged[it.Session] = seq
+			o.record(index, it.Session, seq, &it.Records[i])
+		}
+	}
+}
+
+// ofData reports whether a record publishes data, or says that blocks are lost.
+func (o *oracle) ofData(s meta.SessionID, op meta.Op) bool {
+	switch x := op.(type) {
+	case *meta.Write:
+		return true
+	case *meta.SetAttr:
+		c := o.w.history.clients[s]
+		return x.Set == meta.SetSize && c != nil && c.kernel.failed
+	}
+	return false
+}
+
+// record takes one record. Its outcome is not told; the model has one.
+func (o *oracle) record(index uint64, s meta.SessionID, seq uint64, r *meta.LogRecord) {
+	o.w.note("  %d: record %d of session %d at %d: %T %+v", index, seq, s, r.Now, r.Op, r.Op)
+	got, err := o.fs.execute(r.Op, r.Now)
+	if err != nil {
+		o.w.fail("entry %d, record %d of session %d: %T %+v: the model refuses it: %v", index, seq, s, r.Op, r.Op, err)
+		return
+	}
+	o.noteOrphans(r.Op, meta.Outcome{Result: got})
+	m := o.w.history.record(s, r.Op)
+	if m == nil && !o.ofData(s, r.Op) {
+		o.w.fail("entry %d, record %d of session %d: nobody asked for %T %+v", index, seq, s, r.Op, r.Op)
+		return
+	}
+	o.w.history.committed(index, m, o.fs.changes)
+	switch x := r.Op.(type) {
+	case *meta.Write:
+		o.stats.Blocks += len(x.Blocks)
+		o.w.data.order.published(index, x, got.(*meta.AttrResult).Off)
+	case *meta.Link:
+		o.w.data.order.named(index, m.op, x.Ino)
+	case *meta.Rename:
+		o.w.data.order.named(index, m.op, got.(*meta.AttrResult).Attr.Ino)
+	}
+	o.stats.Records++
 }
 
 // noteOrphans finds inodes that just lost their last name.
@@ -196,10 +261,15 @@ func (o *oracle) internal(index uint64, now int64, op state.Internal, got meta.O
 	case *state.InitDrive:
 		o.fs = newFSModel(now)
 		o.fs.block = o.blockOf
+		root := histKey{'a', meta.RootIno, ""}
+		o.w.history.keys[root] = &versions{list: []version{{value: attrText(&o.fs.nodes[meta.RootIno].attr)}}}
 	case *state.OpenSession:
 		o.opened(index, x, got)
 	case *state.CloseSession:
 		delete(o.sessions, x.Session)
+		if c := o.w.history.clients[x.Session]; c != nil && o.w.leases {
+			c.ended(x.Session)
+		}
 		for _, ino := range o.orphanList() {
 			delete(o.orphans[ino].pins, x.Session)
 			o.settle(index, ino)
@@ -269,6 +339,9 @@ func (o *oracle) settle(index uint64, ino meta.Ino) {
 	delete(o.fs.nodes, ino)
 	o.w.note("  %d: inode %d dies", index, ino)
 	for _, c := range o.w.clients {
+		if c.kernel.dead {
+			continue
+		}
 		if ref := c.kernel.refs[ino]; ref != nil && ref.session == c.session && o.sessions[c.session] {
 			o.w.fail("entry %d ends inode %d, which the kernel of %s references %d times (S6)", index, ino, c.name, ref.lookups)
 		}
@@ -313,6 +386,10 @@ func (o *oracle) replied(c *client, f *meta.Reply) {
 	x.reply = &f.Outcome
 	if !first {
 		return // of a second transmission: the core ignores it
+	}
+	switch x.op.Kind() {
+	case meta.KindAcquire, meta.KindSetLock, meta.KindGetLock:
+		return // of the leader's memory
 	}
 	if x.op.Kind().IsRead() {
 		o.readDone(c, x, f.Outcome)

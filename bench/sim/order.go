@@ -69,7 +69,7 @@ func (o *orderOracle) complete(index uint64, c *client, ino meta.Ino, before sta
 			continue
 		}
 		for u := x.off; u < x.off+x.n; u++ {
-			if o.units[unitKey{c.id, ino, u}] < x.id {
+			if o.units[unitKey{c.id, ino, u}] < x.id && !o.data.cutOff(x, u) {
 				o.data.w.fail("entry %d needs write %d of %s (inode %d, unit %d) to be published before it", index, x.id, c.name, ino, u)
 				return
 			}
@@ -88,4 +88,31 @@ func (o *orderOracle) named(index uint64, op meta.Op, ino meta.Ino) {
 	if m, ok := o.moves[op]; ok && m.ino == ino {
 		o.complete(index, m.client, ino, m.inv+1)
 	}
+}
+
+// cutOff reports whether a truncation took a unit of a write away before it was
+// published.
+func (d *dataOracle) cutOff(x *dataWrite, u uint32) bool {
+	for _, t := range d.files[x.ino] {
+		if t.trunc && t.client == x.client && t.resp != 0 && x.precedes(t) && t.covers(u) {
+			return true
+		}
+	}
+	return false
+}
+
+// all reports whether the log has all of a write.
+func (o *orderOracle) all(x *dataWrite) bool {
+	if x.trunc {
+		return x.mut != nil && x.mut.index != 0
+	}
+	if !x.known {
+		return false
+	}
+	for u := x.off; u < x.off+x.n; u++ {
+		if o.units[unitKey{x.client.id, x.ino, u}] < x.id {
+			return false
+		}
+	}
+	return true
 }

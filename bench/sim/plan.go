@@ -54,6 +54,7 @@ const (
 	BlocksDown  // no quorum of chunk servers, for D
 	BlocksFull  // the next puts are refused
 	EndSession  // an administrator ends the session of Client
+	Kill        // the daemon of Client dies; the next one starts after D
 	kinds
 )
 
@@ -61,7 +62,7 @@ var kindNames = [kinds]string{
 	"lookup", "create", "mkdir", "symlink", "unlink", "rmdir", "rename", "link", "chmod", "truncate",
 	"setxattr", "removexattr", "getattr", "readlink", "readdir", "getxattr", "listxattr", "statfs", "open",
 	"write", "writesync", "append", "read", "fsync", "close", "syncall", "forget", "cancel", "unmount",
-	"CRASH", "ISOLATE", "PAUSE-NODE", "ELECT", "SPLIT", "RELAPSE", "LOSE-ENTRY", "PARTITION", "BREAK", "PAUSE-CLIENT", "BLOCKS-DOWN", "BLOCKS-FULL", "END-SESSION",
+	"CRASH", "ISOLATE", "PAUSE-NODE", "ELECT", "SPLIT", "RELAPSE", "LOSE-ENTRY", "PARTITION", "BREAK", "PAUSE-CLIENT", "BLOCKS-DOWN", "BLOCKS-FULL", "END-SESSION", "KILL",
 }
 
 // Step is one element of a plan. What A, B and C choose depends on what exists
@@ -86,13 +87,14 @@ func (x Step) String() string {
 type Plan struct {
 	Seed    uint64
 	Clients int
+	Leases  bool   // the clients ask for leases
 	Steps   []Step // by time
 }
 
 // String lists the steps.
 func (p *Plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, %d clients, %d steps\n", p.Seed, p.Clients, len(p.Steps))
+	fmt.Fprintf(&b, "seed %d, %d clients, leases %v, %d steps\n", p.Seed, p.Clients, p.Leases, len(p.Steps))
 	for _, x := range p.Steps {
 		fmt.Fprintf(&b, "  %v\n", x)
 	}
@@ -118,7 +120,7 @@ const planTime = 6 * s
 // NewPlan makes the plan of a seed.
 func NewPlan(seed uint64) *Plan {
 	rng := rand.New(rand.NewPCG(seed, 0x73696d))
-	p := &Plan{Seed: seed, Clients: 2 + rng.IntN(3)}
+	p := &Plan{Seed: seed, Clients: 2 + rng.IntN(3), Leases: seed%4 != 0}
 	mix := mixes[rng.IntN(len(mixes))]
 	total := 0
 	for _, n := range mix {
@@ -163,6 +165,8 @@ func newFault(rng *rand.Rand, clients int) Step {
 	switch x.Kind {
 	case Split, Relapse:
 		x.D = span(rng, 300*ms, 1400*ms)
+	case Kill:
+		x.D = span(rng, 100*ms, 2500*ms)
 	case PauseClient:
 		if rng.IntN(2) == 0 {
 			x.D = span(rng, 1600*ms, 2500*ms) // beyond the session's life

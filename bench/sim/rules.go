@@ -46,6 +46,25 @@ const (
 	HideLoss
 	// ReorderStreams: messages of a stream overtake each other.
 	ReorderStreams
+	// LieLifetimes: the adapter lets the kernel believe everything for a second,
+	// leased or not.
+	LieLifetimes
+	// FullLifetimes: a reply's lifetimes count from when it is written (C1).
+	FullLifetimes
+	// NoBarrier: invalidations do not wait for replies under way (C4).
+	NoBarrier
+	// NoRetry: an inode that the kernel does not know yet is not invalidated (C4).
+	NoRetry
+	// KeepPages: pages of READs and WRITEs without a lease stay (C6).
+	KeepPages
+	// EarlyAttr: attributes are answered while such pages are to go (C6).
+	EarlyAttr
+	// WaitForOwnWrite: invalidations wait for pages that own WRITEs hold (C6).
+	WaitForOwnWrite
+	// EpochBesideListing: a new epoch begins while the kernel applies a listing.
+	EpochBesideListing
+	// LogBeforeReply: a log leaves before its replies are with the kernel (M6).
+	LogBeforeReply
 	rules
 )
 
@@ -53,7 +72,14 @@ var ruleNames = [rules]string{
 	"none", "read-unconfirmed", "lead-before-barrier", "lose-committed", "propose-across-terms", "forget-replies",
 	"keep-ended-sessions", "reclaim-nothing", "unpin-early", "keep-pins", "resend-new-id", "drop-dirty",
 	"ack-before-durable", "hide-loss", "reorder-streams",
+	"lie-lifetimes", "full-lifetimes", "no-barrier", "no-retry", "keep-pages", "early-attr",
+	"wait-for-own-write", "epoch-beside-listing", "log-before-reply",
 }
+
+// server is the rule that the server's core breaks; client the client's.
+func (r Rule) server() string { return "" }
+
+func (r Rule) client() string { return "" }
 
 // String gives the name that -sim.break takes.
 func (r Rule) String() string { return ruleNames[r] }
@@ -170,4 +196,19 @@ func (r Rule) answer(c *client, op any, a client_core.Answer) client_core.Answer
 		}
 	}
 	return a
+}
+
+// lifetimes changes how long the kernel may believe an answer.
+func (r Rule) lifetimes(_ *client, _ *call, a client_core.Answer) (client_core.Cache, []client_core.Cache) {
+	if r != LieLifetimes {
+		return a.Cache, append([]client_core.Cache(nil), a.Lives...)
+	}
+	long := client_core.Cache{Entry: client_core.Time(s), Attr: client_core.Time(s)}
+	var lives []client_core.Cache
+	if d, ok := a.Result.(*meta.DirResult); ok {
+		for range d.Entries {
+			lives = append(lives, long)
+		}
+	}
+	return long, lives
 }

@@ -12,7 +12,8 @@ func Shrink(p *Plan, limit int, bad func(*Plan) bool) *Plan {
 			return false
 		}
 		runs++
-		q := Plan{Seed: p.Seed, Clients: best.Clients, Steps: steps}
+		q := best
+		q.Steps = steps
 		if !bad(&q) {
 			return false
 		}

@@ -41,18 +41,39 @@ func theRule(t *testing.T) Rule {
 // report prints what failed, the way to see it again, and a minimal plan.
 func report(t *testing.T, p *Plan, rule Rule, f *Failure) {
 	t.Helper()
-	small := Shrink(p, 400, func(q *Plan) bool { return Run(q, rule, nil).Failure != nil })
+	small := Shrink(p, 600, func(q *Plan) bool { g := Run(q, rule, nil).Failure; return g != nil && alike(f, g) })
 	var trace bytes.Buffer
 	res := Run(small, rule, &trace)
 	t.Errorf("seed %d: %v\nreplay with: go test ./bench/sim -run TestSeeds -v -sim.seed=%d -sim.break=%v\n"+
 		"shrunk to %d of %d steps, which fail with: %v\n%v\nlast lines of its trace:\n%s",
-		p.Seed, f, p.Seed, rule, len(small.Steps), len(p.Steps), res.Failure, small, tail(trace.String(), *tailFlag))
+		p.Seed, f, p.Seed, rule, len(small.Steps), len(p.Steps), res.Failure, small, tail(trace.String(), *tailFlag, res.Failure))
 }
 
-// tail gives the last lines, without renewals.
-func tail(text string, n int) string {
+// alike reports whether two failures look like one fault: shrinking must not
+// wander from one to another.
+func alike(a, b *Failure) bool {
+	word := func(f *Failure) string {
+		text := strings.Map(func(r rune) rune {
+			if r >= '0' && r <= '9' {
+				return -1
+			}
+			return r
+		}, f.What)
+		list := strings.Fields(text)
+		return strings.Join(list[:min(len(list), 6)], " ")
+	}
+	return word(a) == word(b)
+}
+
+// tail gives the last lines up to a failure, without renewals.
+func tail(text string, n int, f *Failure) string {
+	over := false
 	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(text), "\n"), func(line string) bool {
-		return strings.Contains(line, "*meta.Renew")
+		var at float64
+		if k, _ := fmt.Sscanf(line, "%f", &at); k == 1 && f != nil {
+			over = over || at > float64(f.At)/1e9+0.01
+		}
+		return over || strings.Contains(line, "*meta.Renew")
 	})
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

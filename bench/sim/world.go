@@ -68,6 +68,8 @@ type world struct {
 	blocks  *blockStore
 	oracle  *oracle
 	data    *dataOracle
+	history *history
+	leases  bool // the cores speak leases
 }
 
 // Failure is a broken promise.
@@ -88,6 +90,8 @@ type Result struct {
 	Events  int
 	Entries int // of the log
 	Checked int // reads whose place in the log was found
+	Looks   int // that applications took, with a place in the history
+	Cached  int // of them, from a kernel's cache
 	Stats   Stats
 }
 
@@ -101,13 +105,17 @@ type Stats struct {
 	Blocks                     int // blocks published
 	Deleted                    int // blocks deleted
 	Refused                    int // entries that came into the log of another term
+	Kills                      int // of clients
+	Records                    int // of delegated logs
+	Recalls                    int // frames
 }
 
 // Run carries out a plan under a rule. out, if not nil, receives the trace.
 func Run(p *Plan, rule Rule, out io.Writer) (res Result) {
-	w := &world{plan: p, rule: rule, out: out, hash: fnv.New64a()}
+	w := &world{plan: p, rule: rule, out: out, hash: fnv.New64a(), leases: p.Leases}
 	w.blocks = newBlockStore(w)
 	w.net = newNetwork(w)
+	w.history = newHistory(w)
 	w.oracle = newOracle(w)
 	w.data = newDataOracle(w)
 	w.raft = newRaft(w)
@@ -130,6 +138,7 @@ func Run(p *Plan, rule Rule, out io.Writer) (res Result) {
 func (w *world) result() Result {
 	r := Result{Failure: w.failure, Hash: w.hash.Sum64(), Events: w.steps, Entries: len(w.raft.log), Checked: w.oracle.checked}
 	r.Stats = w.oracle.stats
+	r.Looks, r.Cached = w.history.seen, w.history.cached
 	return r
 }
 
@@ -206,6 +215,14 @@ func (w *world) fail(format string, args ...any) {
 	}
 }
 
+// failAt is fail, of something that happened before.
+func (w *world) failAt(at int64, format string, args ...any) {
+	if w.failure == nil {
+		w.fail(format, args...)
+		w.failure.At = at
+	}
+}
+
 // span draws evenly from [lo, hi].
 func span(r *rand.Rand, lo, hi int64) int64 { return lo + r.Int64N(hi-lo+1) }
 
@@ -222,4 +239,7 @@ func (a *Stats) add(b Stats) {
 	a.Blocks += b.Blocks
 	a.Deleted += b.Deleted
 	a.Refused += b.Refused
+	a.Kills += b.Kills
+	a.Records += b.Records
+	a.Recalls += b.Recalls
 }

@@ -20,8 +20,14 @@ func (c *Client) touchedBy(body meta.Op, inos []meta.Ino) (t touched) {
 	name := func(dir meta.Ino, name string) {
 		t.names = append(t.names, nameKey{dir, name})
 		t.inos = append(t.inos, dir)
-		if ino := c.named(nameKey{dir, name}); ino != 0 {
-			t.inos = append(t.inos, ino)
+		// A hole keeps an older inode; what the kernel was told since, by a
+		// lookup without a grant of the directory, is in names only.
+		a, b := c.named(nameKey{dir, name}), c.names.byName[nameKey{dir, name}]
+		if a != 0 {
+			t.inos = append(t.inos, a)
+		}
+		if b != 0 && b != a {
+			t.inos = append(t.inos, b)
 		}
 	}
 	switch o := body.(type) {
@@ -272,6 +278,10 @@ func (c *Client) fillAttr(o *op, n *node, a *meta.Attr) {
 		return
 	}
 	n.attr, n.attrOK, n.guess = *a, true, false
+	c.raiseFence(*a) // maps that are still on their way may be older
+	if a.Nlink == 0 {
+		c.lastNameGone(n)
+	}
 }
 
 // learnRead takes the answer to a read into the table.

@@ -9,14 +9,13 @@ import (
 // recall is a Recall of the servers on its way to its Ack: the kernel forgets,
 // what only this client has gets its place in the log, the log is sent.
 type recall struct {
-	id     uint64
-	stream uint64
-	items  []recallItem
-	told   bool   // the kernel has forgotten
-	seq    uint64 // the log must be sent up to here
-	after  []Inval
-	began  Time
-	seen   uint64 // leases.progress at the last Renew
+	id    uint64
+	items []recallItem
+	told  bool   // the kernel has forgotten
+	seq   uint64 // the log must be sent up to here
+	after []Inval
+	began Time
+	seen  uint64 // leases.progress at the last Renew
 }
 
 type recallItem struct {
@@ -29,7 +28,7 @@ type recallItem struct {
 // left of them.
 func (c *Client) onRecall(f *meta.Recall) {
 	c.stats.Recalls++
-	rc := &recall{id: f.ID, stream: c.ses.stream, began: c.now}
+	rc := &recall{id: f.ID, began: c.now}
 	var items []Inval
 	for i := range f.Items {
 		it := recallItem{RecallItem: f.Items[i]}
@@ -97,7 +96,7 @@ func (c *Client) recallInvals(items []Inval, rc *recall, n *node, it *recallItem
 func (c *Client) recallTold(rc *recall) {
 	rc.told = true
 	if !slices.Contains(c.leases.recalls, rc) {
-		return // its session ended
+		return // its stream ended
 	}
 	c.recallFlush(rc)
 }
@@ -118,8 +117,7 @@ func (c *Client) recallFlush(rc *recall) {
 	c.log.want = max(c.log.want, rc.seq)
 }
 
-// recallsDue answers the recalls whose flush has been sent. One that outlived
-// its stream is void for the servers: what it took away is given back instead.
+// recallsDue answers the recalls whose flush has been sent.
 func (c *Client) recallsDue() {
 	l := &c.leases
 	if c.ses.phase != phaseReady || len(l.recalls) == 0 {
@@ -145,8 +143,7 @@ func (c *Client) recallsDue() {
 }
 
 func (c *Client) recallDone(rc *recall) {
-	stale := rc.stream != c.ses.stream
-	var less, back []meta.Grant
+	var less []meta.Grant
 	for i := range rc.items {
 		it := &rc.items[i]
 		n := c.nodeOf(it.Ino)
@@ -163,36 +160,57 @@ func (c *Client) recallDone(rc *recall) {
 		}
 		if n.lease < was {
 			n.ignore = c.ops.last
-			back = append(back, meta.Grant{Ino: it.Ino, Kind: n.lease})
 		}
 		c.tidy(n)
 	}
 	c.stats.HandOver += c.now - rc.began
 	c.stats.HandOverMax = max(c.stats.HandOverMax, c.now-rc.began)
-	switch {
-	case !stale:
-		c.send(&meta.Ack{Recall: rc.id, LogSeq: rc.seq, Less: less})
-	case len(back) > 0:
-		c.send(&meta.Release{LogSeq: rc.seq, Leases: back})
-	}
+	c.send(&meta.Ack{Recall: rc.id, LogSeq: rc.seq, Less: less})
 	if len(rc.after) > 0 {
 		c.invalidate(rc.after, nil)
 	}
 }
 
-// recallItemDone forgets what the recall says is about to change.
-func (c *Client) recallItemDone(n *node, it *recallItem) {
+// voidRecalls drops the recalls of a stream that ended: nobody relies on them,
+// nothing was changed by others. What is still wanted is asked for again.
+func (c *Client) voidRecalls() {
+	old := c.leases.recalls
+	c.leases.recalls = nil
+	for _, rc := range old {
+		for i := range rc.items {
+			if it := &rc.items[i]; it.known {
+				if n := c.nodeOf(it.Ino); n != nil {
+					c.recallEnds(n, it)
+				}
+			}
+		}
+	}
+}
+
+// recallEnds takes a recall off its node and names.
+func (c *Client) recallEnds(n *node, it *recallItem) {
 	if n.recalls--; n.recalls == 0 {
 		n.limit = meta.LeaseWrite
 	}
+	if it.Mode != meta.RecallNames {
+		return
+	}
+	for _, name := range it.Names {
+		if e := n.dir.get(name); e != nil {
+			e.blocked = max(e.blocked-1, 0)
+			n.dir.settle(e)
+		}
+	}
+}
+
+// recallItemDone forgets what the recall says is about to change.
+func (c *Client) recallItemDone(n *node, it *recallItem) {
 	switch it.Mode {
 	case meta.RecallNames:
 		n.attrOK = false
 		for _, name := range it.Names {
 			if e := n.dir.get(name); e != nil {
-				e.blocked = max(e.blocked-1, 0)
 				e.known = false
-				n.dir.settle(e)
 			}
 		}
 	case meta.RecallAttr:
@@ -203,6 +221,7 @@ func (c *Client) recallItemDone(n *node, it *recallItem) {
 			c.leases.draining++
 		}
 	}
+	c.recallEnds(n, it)
 	c.lower(n, min(n.lease, it.to))
 }
 
@@ -210,7 +229,7 @@ func (c *Client) recallItemDone(n *node, it *recallItem) {
 // since it was asked for last.
 func (c *Client) owedProgress() (ids []uint64) {
 	for _, rc := range c.leases.recalls {
-		if rc.stream == c.ses.stream && rc.seen != c.leases.progress {
+		if rc.seen != c.leases.progress {
 			rc.seen = c.leases.progress
 			ids = append(ids, rc.id)
 		}

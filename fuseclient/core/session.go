@@ -91,6 +91,7 @@ func (c *Client) retry(hint string) {
 // lost ends the use of the current stream.
 func (c *Client) lost(err *errs.Error, hint string) {
 	c.ses.renewals = nil
+	c.voidRecalls()
 	c.opsStreamDown()
 	c.pinsStreamDown()
 	c.say(StateConnecting, err, "operations wait for the metadata servers")
@@ -212,7 +213,7 @@ func (c *Client) sessionDue() {
 	switch {
 	case s.phase == phaseOpening && c.now >= s.helloAt+helloPeriods*c.cfg.RenewEvery,
 		s.phase == phaseReady && c.now >= s.renewAt && len(s.renewals) > 0,
-		s.phase == phaseReady && c.quiet() >= 2*c.quietTime():
+		s.phase == phaseReady && c.quiet() >= c.quietTime()+c.quietTime()/2:
 		c.emit(Disconnect{Stream: s.stream})
 		c.lost(errs.E("stream", errs.Timeout, "server does not answer", nil), "")
 	case s.phase == phaseReady && (c.now >= s.renewAt || c.quiet() >= c.quietTime() && len(s.renewals) == 0):
@@ -229,7 +230,7 @@ func (c *Client) sessionDue() {
 }
 
 // quietTime is how long a stream may be silent while something is unanswered
-// before it is asked for a sign of life, and once more before it is given up: a
+// before it is asked for a sign of life, and half of it more before it is given up: a
 // leader that stands still must not hold up who can be served by another.
 func (c *Client) quietTime() Time { return min(quietDelay, c.renewEvery()) }
 
@@ -270,7 +271,7 @@ func (c *Client) sessionTimers(want func(Time)) {
 		if s := &c.ses; s.expectSince != 0 {
 			t := max(s.heardAt, s.expectSince) + c.quietTime()
 			if c.quiet() >= c.quietTime() {
-				t += c.quietTime()
+				t += c.quietTime() / 2
 			}
 			want(t)
 		}

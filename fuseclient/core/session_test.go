@@ -303,11 +303,11 @@ func TestSilentLeader(t *testing.T) {
 	o := h.op()
 	h.after(quietDelay)
 	r := one(h, frames[*meta.Renew](h), "renewals")
-	h.after(quietDelay / 2)
+	h.after(quietDelay / 4)
 	h.frame(&meta.Renewed{Seq: r.Seq}) // alive, the operation just takes long
 	h.after(quietDelay)
 	one(h, frames[*meta.Renew](h), "renewals")
-	h.after(quietDelay)
+	h.after(quietDelay / 2)
 	one(h, take[Disconnect](h), "disconnects")
 	h.up()
 	h.welcome(77)

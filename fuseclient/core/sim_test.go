@@ -351,7 +351,7 @@ func (w *world) settle(what string, until func() bool) {
 	w.t.Helper()
 	w.calm = true
 	for i := 0; ; i++ {
-		if until() && w.foreign == nil && len(w.invals) == 0 && len(w.toServer)+len(w.held)+len(w.toClient)+len(w.puts)+len(w.lates) == 0 {
+		if until() && (w.session != 0 || w.state == StateEnded) && w.foreign == nil && len(w.invals) == 0 && len(w.toServer)+len(w.held)+len(w.toClient)+len(w.puts)+len(w.lates) == 0 {
 			return
 		}
 		if i > 20000 {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"agentdrive/fuseclient/core"
 	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
 )
@@ -15,7 +16,7 @@ const rootNode = fuse.FUSE_ROOT_ID
 
 // fileSystem translates requests into operations. It is stateless but for the
 // connection's tables. The cancel channels that go-fuse hands out are not
-// used: it cannot be told that the connection died; see conn.cancel.
+// used: it cannot be told that the connection died; see Call.
 type fileSystem struct {
 	fuse.RawFileSystem // answers ENOSYS to what is not implemented here
 	backend            Backend
@@ -34,43 +35,52 @@ func status(err error) fuse.Status { return fuse.Status(errs.Errno(err)) }
 
 func cred(h *fuse.InHeader) meta.Cred { return meta.Cred{UID: h.Uid, GID: h.Gid} }
 
-// do runs op and returns its result as R. Another type is a broken backend.
-func do[R any](f *fileSystem, h *fuse.InHeader, op any) (R, error) {
+// do runs op and returns its result as R, and the answer that it came with.
+// Another type is a broken backend.
+func do[R any](f *fileSystem, h *fuse.InHeader, op any) (R, core.Answer, error) {
 	var zero R
-	res, err := f.backend.Do(f.conn.cancel(h.Unique), op)
-	if err != nil {
-		return zero, err
+	call := f.conn.call(h.Unique)
+	call.begin(op)
+	a := f.backend.Do(call, op)
+	if a.Err != nil {
+		return zero, a, a.Err
 	}
-	r, ok := res.(R)
+	r, ok := a.Result.(R)
 	if !ok {
-		return zero, errs.E("kernel.do", errs.IO, "backend answered with another type of result", nil)
+		return zero, a, errs.E("kernel.do", errs.IO, "backend answered with another type of result", nil)
 	}
-	return r, nil
+	return r, a, nil
 }
-
-// lifetime is how long the kernel may believe an answer without asking.
-type lifetime struct{ entry, attr time.Duration }
 
 // answerKind says what a lifetime is for.
 type answerKind int
 
 const (
 	answerAttr     answerKind = iota // attributes alone
+	answerSet                        // attributes after they were set
 	answerEntry                      // a name and its inode
-	answerNew                        // a name just made: attributes are never kept (C2)
+	answerNew                        // a name just made
 	answerNegative                   // a name that is absent
 )
 
-// lifetimes is the only source of cache lifetimes given to the kernel. Without
-// leases nothing may be kept.
-func (f *fileSystem) lifetimes(kind answerKind, _ meta.Ino) lifetime {
-	var t lifetime
-	if kind == answerNew {
+// lifetimes is the only source of cache lifetimes given to the kernel: those
+// of the answer, as far as the kernel can be trusted with them.
+func (f *fileSystem) lifetimes(kind answerKind, t core.Cache) core.Cache {
+	switch kind {
+	case answerNew:
 		// The kernel applies the attributes of such a reply without
-		// checking whether a newer answer overtook it.
-		t.attr = 0
+		// checking whether a newer answer overtook it (C2).
+		t.Attr = 0
+	case answerSet:
+		// Nor before Linux 6.16, which brought INC_EPOCH.
+		if !f.conn.hasEpoch {
+			t.Attr = 0
+		}
 	}
-	return t
+	if f.conn.noEntries {
+		t.Entry = 0
+	}
+	return core.Cache{Entry: max(0, t.Entry), Attr: max(0, t.Attr)}
 }
 
 func splitTime(ns int64) (sec uint64, nsec uint32) {
@@ -107,27 +117,27 @@ func fillAttr(out *fuse.Attr, a *meta.Attr) {
 }
 
 // fillEntry writes an entry reply for a.
-func (f *fileSystem) fillEntry(out *fuse.EntryOut, a *meta.Attr, kind answerKind) {
-	t := f.lifetimes(kind, a.Ino)
+func (f *fileSystem) fillEntry(out *fuse.EntryOut, a *meta.Attr, t core.Cache) {
 	out.NodeId, out.Generation = uint64(a.Ino), 1
-	out.SetEntryTimeout(t.entry)
-	out.SetAttrTimeout(t.attr)
+	out.SetEntryTimeout(time.Duration(t.Entry))
+	out.SetAttrTimeout(time.Duration(t.Attr))
 	fillAttr(&out.Attr, a)
 }
 
 // entry runs op, whose result is an entry, and fills out. An inode that cannot
 // stand below the root is refused: its node id would name the root.
-func (f *fileSystem) entry(h *fuse.InHeader, op any, kind answerKind, out *fuse.EntryOut) (*meta.EntryResult, error) {
-	r, err := do[*meta.EntryResult](f, h, op)
+func (f *fileSystem) entry(h *fuse.InHeader, op any, kind answerKind, out *fuse.EntryOut) (*meta.EntryResult, core.Cache, error) {
+	r, a, err := do[*meta.EntryResult](f, h, op)
 	if err != nil {
-		return nil, err
+		return nil, a.Cache, err
 	}
 	if err := f.checkChild(r.Attr.Ino); err != nil {
 		f.backend.Forget(r.Attr.Ino, 1)
-		return nil, err
+		return nil, a.Cache, err
 	}
-	f.fillEntry(out, &r.Attr, kind)
-	return r, nil
+	t := f.lifetimes(kind, a.Cache)
+	f.fillEntry(out, &r.Attr, t)
+	return r, t, nil
 }
 
 func (f *fileSystem) checkChild(ino meta.Ino) error {
@@ -139,12 +149,11 @@ func (f *fileSystem) checkChild(ino meta.Ino) error {
 
 // Lookup implements fuse.RawFileSystem.
 func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	parent := f.ino(h.NodeId)
-	_, err := f.entry(h, &meta.Lookup{Parent: parent, Name: name}, answerEntry, out)
+	_, t, err := f.entry(h, &meta.Lookup{Parent: f.ino(h.NodeId), Name: name}, answerEntry, out)
 	if errs.Is(err, errs.NotExist) {
-		if t := f.lifetimes(answerNegative, parent); t.entry > 0 {
-			*out = fuse.EntryOut{}
-			out.SetEntryTimeout(t.entry)
+		if t = f.lifetimes(answerNegative, t); t.Entry > 0 {
+			*out = fuse.EntryOut{} // node 0: absent
+			out.SetEntryTimeout(time.Duration(t.Entry))
 			return fuse.OK
 		}
 	}
@@ -161,19 +170,31 @@ func (f *fileSystem) Forget(node, n uint64) {
 }
 
 // attr runs op, whose result is attributes, and fills out.
-func (f *fileSystem) attr(h *fuse.InHeader, op any, out *fuse.AttrOut) fuse.Status {
-	r, err := do[*meta.AttrResult](f, h, op)
+func (f *fileSystem) attr(h *fuse.InHeader, op any, kind answerKind, out *fuse.AttrOut) fuse.Status {
+	r, a, err := do[*meta.AttrResult](f, h, op)
 	if err != nil {
 		return status(err)
 	}
-	out.SetTimeout(f.lifetimes(answerAttr, r.Attr.Ino).attr)
+	out.SetTimeout(time.Duration(f.lifetimes(kind, a.Cache).Attr))
 	fillAttr(&out.Attr, &r.Attr)
 	return fuse.OK
 }
 
+// settlePages waits for what the kernel is about to forget of the inode: a
+// read(2) that asks for attributes now may look at the pages next (C6).
+func (f *fileSystem) settlePages(h *fuse.InHeader) error {
+	if f.conn.awaitDrops(h.Unique, f.ino(h.NodeId)) {
+		return nil
+	}
+	return errs.E("kernel.getattr", errs.Interrupted, "", nil)
+}
+
 // GetAttr implements fuse.RawFileSystem.
 func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	return f.attr(&in.InHeader, &meta.GetAttr{Ino: f.ino(in.NodeId)}, out)
+	if err := f.settlePages(&in.InHeader); err != nil {
+		return status(err)
+	}
+	return f.attr(&in.InHeader, &meta.GetAttr{Ino: f.ino(in.NodeId)}, answerAttr, out)
 }
 
 // Bits of statx(2) that an answer can hold.
@@ -181,12 +202,15 @@ const statxMask = 0x7ff | 0x800 // STATX_BASIC_STATS, STATX_BTIME
 
 // Statx implements fuse.RawFileSystem: attributes with the time of birth.
 func (f *fileSystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
-	r, err := do[*meta.AttrResult](f, &in.InHeader, &meta.GetAttr{Ino: f.ino(in.NodeId)})
+	if err := f.settlePages(&in.InHeader); err != nil {
+		return status(err)
+	}
+	r, ans, err := do[*meta.AttrResult](f, &in.InHeader, &meta.GetAttr{Ino: f.ino(in.NodeId)})
 	if err != nil {
 		return status(err)
 	}
 	a := &r.Attr
-	out.SetTimeout(f.lifetimes(answerAttr, a.Ino).attr)
+	out.SetTimeout(time.Duration(f.lifetimes(answerAttr, ans.Cache).Attr))
 	s := &out.Statx
 	s.Mask, s.Blksize = statxMask, blockSize
 	s.Ino, s.Size, s.Blocks = uint64(a.Ino), a.Size, (a.Bytes+511)/512
@@ -253,16 +277,16 @@ func setAttrOp(ino meta.Ino, in *fuse.SetAttrIn) *meta.SetAttr {
 func (f *fileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	op := setAttrOp(f.ino(in.NodeId), in)
 	if op.Set == 0 {
-		return f.attr(&in.InHeader, &meta.GetAttr{Ino: op.Ino}, out)
+		return f.attr(&in.InHeader, &meta.GetAttr{Ino: op.Ino}, answerAttr, out)
 	}
-	return f.attr(&in.InHeader, op, out)
+	return f.attr(&in.InHeader, op, answerSet, out)
 }
 
 // StatFs implements fuse.RawFileSystem. What is free is the least that quota
 // and the cluster's disks allow; without a quota on files their number is
 // bounded by nothing that could be told.
 func (f *fileSystem) StatFs(_ <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	r, err := do[*meta.StatFSResult](f, h, &meta.StatFS{})
+	r, _, err := do[*meta.StatFSResult](f, h, &meta.StatFS{})
 	if err != nil {
 		return status(err)
 	}

@@ -3,6 +3,7 @@ package kernel
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"agentdrive/fuseclient/core"
 	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
 )
@@ -36,10 +37,11 @@ func (*fileSystem) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.St
 // ReleaseDir implements fuse.RawFileSystem.
 func (*fileSystem) ReleaseDir(*fuse.ReleaseIn) {}
 
-// FsyncDir implements fuse.RawFileSystem. An operation on names is answered
-// when it is committed, so there is nothing left to make durable. (When names
-// are changed under a lease, this must flush the log.)
-func (*fileSystem) FsyncDir(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return fuse.OK }
+// FsyncDir implements fuse.RawFileSystem: the directory's names are durable.
+func (f *fileSystem) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	_, _, err := do[*meta.EmptyResult](f, &in.InHeader, core.Fsync{Ino: f.ino(in.NodeId)})
+	return status(err)
+}
 
 // ReadDir implements fuse.RawFileSystem.
 func (f *fileSystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
@@ -79,8 +81,9 @@ func (w *dirWriter) dots(off uint64, ino meta.Ino) {
 }
 
 // group writes entries that share a cookie, all or none: a stream can be
-// resumed behind them only. It reports whether they fit.
-func (w *dirWriter) group(g []meta.DirEntry) bool {
+// resumed behind them only. lives are their lifetimes, nil if none has any. It
+// reports whether they fit.
+func (w *dirWriter) group(g []meta.DirEntry, lives []core.Cache) bool {
 	need := 0
 	for i := range g {
 		need += entryBytes(g[i].Name, w.plus)
@@ -93,7 +96,11 @@ func (w *dirWriter) group(g []meta.DirEntry) bool {
 		e := &g[i]
 		d := fuse.DirEntry{Name: e.Name, Ino: uint64(e.Attr.Ino), Mode: e.Attr.Mode, Off: e.Cookie}
 		if w.plus {
-			w.f.fillEntry(w.out.AddDirLookupEntry(d), &e.Attr, answerEntry)
+			var t core.Cache
+			if lives != nil {
+				t = w.f.lifetimes(answerEntry, lives[i])
+			}
+			w.f.fillEntry(w.out.AddDirLookupEntry(d), &e.Attr, t)
 		} else {
 			w.out.AddDirEntry(d)
 		}
@@ -114,7 +121,7 @@ func (f *fileSystem) readDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool)
 	if plus {
 		typical += entryOutBytes
 	}
-	r, err := do[*meta.DirResult](f, &in.InHeader, &meta.ReadDir{
+	r, a, err := do[*meta.DirResult](f, &in.InHeader, &meta.ReadDir{
 		Dir: ino, Cookie: cookie, Limit: uint32(max(1, w.room/typical)), Plus: plus,
 	})
 	if err != nil {
@@ -136,12 +143,19 @@ func (f *fileSystem) readDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool)
 			return errs.E(op, errs.IO, "reserved cookie", nil)
 		}
 	}
+	if a.Lives != nil && len(a.Lives) != len(r.Entries) {
+		return errs.E(op, errs.IO, "lifetimes do not match the page", nil)
+	}
 	for given < len(r.Entries) {
 		end := given + 1
 		for end < len(r.Entries) && r.Entries[end].Cookie == r.Entries[given].Cookie {
 			end++
 		}
-		if !w.group(r.Entries[given:end]) {
+		var lives []core.Cache
+		if a.Lives != nil {
+			lives = a.Lives[given:end]
+		}
+		if !w.group(r.Entries[given:end], lives) {
 			break
 		}
 		given = end

@@ -13,12 +13,15 @@ import (
 // open answers OPEN and CREATE. The handle is the access mode: with FLUSH the
 // kernel does not say otherwise whether it was opened for writing.
 //
-// FOPEN_KEEP_CACHE is never given: an open drops the kernel's pages, so that a
-// mapping made after it sees what others wrote before it. An O_APPEND handle
+// The kernel keeps its pages where the Backend vouches for them; else the open
+// drops them, so that a mapping made after it sees what others wrote before
+// it. An O_APPEND handle
 // bypasses the page cache (C8): the kernel would copy appended bytes into
 // pages at the end of file it believes in.
 func (f *fileSystem) open(ino meta.Ino, flags uint32, out *fuse.OpenOut) {
-	f.backend.OpenFile(ino)
+	if f.backend.OpenFile(ino) {
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	}
 	out.Fh = uint64(flags & syscall.O_ACCMODE)
 	if flags&(syscall.O_APPEND|syscall.O_DIRECT) != 0 {
 		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
@@ -34,6 +37,11 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 
 // Release implements fuse.RawFileSystem.
 func (f *fileSystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	if in.ReleaseFlags&releaseFlockUnlock != 0 {
+		if err := f.unlockAll(&in.InHeader, true, in.LockOwner); err != nil {
+			f.conn.log.Warn("a lock of flock(2) was not released", "inode", uint64(f.ino(in.NodeId)), "err", err)
+		}
+	}
 	f.conn.nodes.close(in.NodeId)
 	f.backend.CloseFile(f.ino(in.NodeId))
 }
@@ -72,11 +80,11 @@ func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	op := core.ReadFile{Ino: f.ino(in.NodeId), Off: in.Offset, Len: uint32(len(buf))}
 	var n int
 	for attempt := 1; ; attempt++ {
-		plan, err := do[*core.FilePlan](f, &in.InHeader, op)
+		plan, _, err := do[*core.FilePlan](f, &in.InHeader, op)
 		if err != nil {
 			return nil, status(err)
 		}
-		if n, err = f.backend.ReadData(f.conn.cancel(in.Unique), plan, buf); err == nil {
+		if n, err = f.backend.ReadData(f.conn.call(in.Unique), plan, buf); err == nil {
 			break
 		}
 		// A plan that slept (a stopped process, a long wait for servers) may
@@ -84,6 +92,7 @@ func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 		if attempt == planAttempts || !errs.Is(err, errs.NotExist) {
 			return nil, status(err)
 		}
+		op.Fresh = true
 	}
 	if n < 0 || n > len(buf) {
 		return nil, status(errs.E("kernel.read", errs.IO, "backend filled more than there is room for", nil))
@@ -93,7 +102,7 @@ func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 
 // Write implements fuse.RawFileSystem. data is not part of a pooled buffer
 // (see takeRequest), so that the core may keep it. FUSE_WRITE_LOCKOWNER means
-// nothing while locks are the kernel's.
+// nothing: locks are advisory.
 func (f *fileSystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	if len(data) < int(in.Size) {
 		return 0, fuse.EINVAL
@@ -104,30 +113,38 @@ func (f *fileSystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 		Cred: cred(&in.InHeader), Ino: f.ino(in.NodeId), Off: in.Offset, Data: data,
 		// Dirty pages of a mapping go where they were, even if the
 		// handle that the kernel lends them appends.
-		Append:   in.Flags&syscall.O_APPEND != 0 && !writeback,
-		Sync:     in.Flags&(syscall.O_SYNC|syscall.O_DSYNC) != 0,
-		KillPriv: in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0,
+		Append:    in.Flags&syscall.O_APPEND != 0 && !writeback,
+		Sync:      in.Flags&(syscall.O_SYNC|syscall.O_DSYNC) != 0,
+		KillPriv:  in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0,
+		Writeback: writeback,
 	}
-	if _, err := do[*meta.AttrResult](f, &in.InHeader, op); err != nil {
+	if _, _, err := do[*meta.AttrResult](f, &in.InHeader, op); err != nil {
 		return 0, status(err)
 	}
 	return in.Size, fuse.OK
 }
 
 // Flush implements fuse.RawFileSystem: close(2) of a descriptor. A handle that
-// cannot write has nothing to publish and no error to collect.
+// cannot write has nothing to publish and no error to collect. Every close
+// releases the process's fcntl locks on the file, after what they protected.
 func (f *fileSystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	if in.Fh == syscall.O_RDONLY {
+	if in.Fh == syscall.O_RDONLY && f.conn.locks.none() {
 		return fuse.OK
 	}
 	defer f.conn.letDie(in.Unique)()
-	_, err := do[*meta.EmptyResult](f, &in.InHeader, core.Flush{Ino: f.ino(in.NodeId)})
+	var err error
+	if in.Fh != syscall.O_RDONLY {
+		_, _, err = do[*meta.EmptyResult](f, &in.InHeader, core.Flush{Ino: f.ino(in.NodeId)})
+	}
+	if lockErr := f.unlockAll(&in.InHeader, false, in.LockOwner); err == nil {
+		err = lockErr
+	}
 	return status(err)
 }
 
 // Fsync implements fuse.RawFileSystem; fdatasync is no less.
 func (f *fileSystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	_, err := do[*meta.EmptyResult](f, &in.InHeader, core.Fsync{Ino: f.ino(in.NodeId)})
+	_, _, err := do[*meta.EmptyResult](f, &in.InHeader, core.Fsync{Ino: f.ino(in.NodeId)})
 	return status(err)
 }
 

@@ -12,7 +12,7 @@ import (
 // makeEntry runs a Make that must not find anything there.
 func (f *fileSystem) makeEntry(h *fuse.InHeader, op *meta.Make, out *fuse.EntryOut) fuse.Status {
 	op.Cred, op.Parent, op.Excl = cred(h), f.ino(h.NodeId), true
-	_, err := f.entry(h, op, answerNew, out)
+	_, _, err := f.entry(h, op, answerNew, out)
 	return status(err)
 }
 
@@ -33,7 +33,7 @@ func (f *fileSystem) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name s
 
 // Readlink implements fuse.RawFileSystem.
 func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
-	r, err := do[*meta.BytesResult](f, h, &meta.Readlink{Ino: f.ino(h.NodeId)})
+	r, _, err := do[*meta.BytesResult](f, h, &meta.Readlink{Ino: f.ino(h.NodeId)})
 	if err != nil {
 		return nil, status(err)
 	}
@@ -46,19 +46,19 @@ func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 // Link implements fuse.RawFileSystem.
 func (f *fileSystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	op := &meta.Link{Cred: cred(&in.InHeader), Ino: f.ino(in.Oldnodeid), Parent: f.ino(in.NodeId), Name: name}
-	_, err := f.entry(&in.InHeader, op, answerNew, out)
+	_, _, err := f.entry(&in.InHeader, op, answerNew, out)
 	return status(err)
 }
 
 // Unlink implements fuse.RawFileSystem.
 func (f *fileSystem) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	_, err := do[*meta.AttrResult](f, h, &meta.Unlink{Cred: cred(h), Parent: f.ino(h.NodeId), Name: name})
+	_, _, err := do[*meta.AttrResult](f, h, &meta.Unlink{Cred: cred(h), Parent: f.ino(h.NodeId), Name: name})
 	return status(err)
 }
 
 // Rmdir implements fuse.RawFileSystem.
 func (f *fileSystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	_, err := do[*meta.AttrResult](f, h, &meta.Rmdir{Cred: cred(h), Parent: f.ino(h.NodeId), Name: name})
+	_, _, err := do[*meta.AttrResult](f, h, &meta.Rmdir{Cred: cred(h), Parent: f.ino(h.NodeId), Name: name})
 	return status(err)
 }
 
@@ -67,7 +67,7 @@ func (f *fileSystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newNa
 	if in.Flags&^(meta.RenameNoReplace|meta.RenameExchange) != 0 {
 		return fuse.EINVAL // RENAME_WHITEOUT
 	}
-	_, err := do[*meta.AttrResult](f, &in.InHeader, &meta.Rename{
+	_, _, err := do[*meta.AttrResult](f, &in.InHeader, &meta.Rename{
 		Cred:      cred(&in.InHeader),
 		OldParent: f.ino(in.NodeId), OldName: oldName,
 		NewParent: f.ino(in.Newdir), NewName: newName,
@@ -90,7 +90,7 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 		Cred: cred(h), Parent: f.ino(h.NodeId), Name: name,
 		Mode: in.Mode&meta.ModePerm | meta.ModeRegular, Excl: excl,
 	}
-	r, err := f.entry(h, op, answerNew, &out.EntryOut)
+	r, life, err := f.entry(h, op, answerNew, &out.EntryOut)
 	if errs.Is(err, errs.Exist) && !excl {
 		return fuse.Status(syscall.ESTALE) // a symlink, a directory, ...
 	}
@@ -108,12 +108,12 @@ func (f *fileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 			if op.Cred.UID != 0 {
 				cut.Set |= meta.KillPriv
 			}
-			a, err := do[*meta.AttrResult](f, h, cut)
+			a, _, err := do[*meta.AttrResult](f, h, cut)
 			if err != nil {
 				f.backend.Forget(ino, 1)
 				return status(err)
 			}
-			f.fillEntry(&out.EntryOut, &a.Attr, answerNew)
+			f.fillEntry(&out.EntryOut, &a.Attr, life)
 		}
 	}
 	f.open(ino, in.Flags, &out.OpenOut)

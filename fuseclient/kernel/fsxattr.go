@@ -10,7 +10,7 @@ import (
 
 // GetXAttr implements fuse.RawFileSystem. An empty dest asks for the size.
 func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	r, err := do[*meta.BytesResult](f, h, &meta.GetXattr{Ino: f.ino(h.NodeId), Name: name})
+	r, _, err := do[*meta.BytesResult](f, h, &meta.GetXattr{Ino: f.ino(h.NodeId), Name: name})
 	if err != nil {
 		return 0, status(err)
 	}
@@ -19,7 +19,7 @@ func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, 
 
 // ListXAttr implements fuse.RawFileSystem.
 func (f *fileSystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	r, err := do[*meta.NamesResult](f, h, &meta.ListXattr{Ino: f.ino(h.NodeId)})
+	r, _, err := do[*meta.NamesResult](f, h, &meta.ListXattr{Ino: f.ino(h.NodeId)})
 	if err != nil {
 		return 0, status(err)
 	}
@@ -48,7 +48,7 @@ func (f *fileSystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 	if len(data) < int(in.Size) {
 		return fuse.EINVAL
 	}
-	_, err := do[*meta.EmptyResult](f, &in.InHeader, &meta.SetXattr{
+	_, _, err := do[*meta.EmptyResult](f, &in.InHeader, &meta.SetXattr{
 		Cred: cred(&in.InHeader), Ino: f.ino(in.NodeId), Name: name,
 		Value: slices.Clone(data[:in.Size]), Flags: in.Flags,
 	})
@@ -57,6 +57,6 @@ func (f *fileSystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 
 // RemoveXAttr implements fuse.RawFileSystem.
 func (f *fileSystem) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	_, err := do[*meta.EmptyResult](f, h, &meta.RemoveXattr{Cred: cred(h), Ino: f.ino(h.NodeId), Name: name})
+	_, _, err := do[*meta.EmptyResult](f, h, &meta.RemoveXattr{Cred: cred(h), Ino: f.ino(h.NodeId), Name: name})
 	return status(err)
 }

@@ -148,6 +148,7 @@ func checkBalance(t *testing.T, fs *memFS) {
 // apps are the programs of TestMain.
 var apps = map[string]func(args []string) error{
 	"append": appAppend,
+	"dirty":  appDirty,
 	"catch":  appCatch,
 	"mmap":   appMmap,
 }

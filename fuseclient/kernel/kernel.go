@@ -44,24 +44,30 @@ import (
 
 	"agentdrive/fuseclient/core"
 	"agentdrive/internal/errs"
+	"agentdrive/internal/obs"
 	"agentdrive/metaserver/meta"
 )
 
 // Backend is the client behind a mount. All methods are called concurrently.
 type Backend interface {
+	// Attach hands over where invalidations go. It is called once, before
+	// the first request.
+	Attach(n Notifier)
 	// Do executes one Op of core.Request and returns its answer. It blocks
-	// until there is one. When cancel is closed nobody waits any longer and
-	// Do returns soon, with errs.Interrupted unless the outcome is certain.
-	// An *meta.EntryResult, and each entry of a *meta.DirResult with Plus,
-	// carries one pin, which comes back through Forget.
-	Do(cancel <-chan struct{}, op any) (any, error)
+	// until there is one and reports to call when it is decided. When the
+	// call is cancelled nobody waits any longer and Do returns soon, with
+	// errs.Interrupted unless the outcome is certain. An *meta.EntryResult,
+	// and each entry of a *meta.DirResult with Plus, carries one pin, which
+	// comes back through Forget.
+	Do(call *Call, op any) core.Answer
 	// ReadData fills dst from a plan and returns how many bytes it filled:
 	// the plan's total unless dst is shorter.
-	ReadData(cancel <-chan struct{}, plan *core.FilePlan, dst []byte) (int, error)
+	ReadData(call *Call, plan *core.FilePlan, dst []byte) (int, error)
 	// Forget returns n pins of an inode. It does not block.
 	Forget(ino meta.Ino, n uint64)
 	// OpenFile and CloseFile count open handles of files. They do not block.
-	OpenFile(ino meta.Ino)
+	// keep: the pages that the kernel has of the file are good.
+	OpenFile(ino meta.Ino) (keep bool)
 	CloseFile(ino meta.Ino)
 }
 
@@ -79,6 +85,13 @@ type Config struct {
 	MaxRunning    int           // requests at the Backend at a time, the rest waits; default 1024
 	IdleReaders   int           // goroutines that wait in read(2) at most; default GOMAXPROCS, at least 2
 	Spin          time.Duration // how long a reader polls before it sleeps; default 0: not at all
+
+	// Locks makes fcntl(2) and flock(2) locks operations of the Backend.
+	// Otherwise they are local to this kernel.
+	Locks bool
+	// Metrics receives counters and latencies of requests; nil: they are
+	// kept for Stats alone. Mounts that share a registry share them.
+	Metrics *obs.Registry
 
 	// Helper mounts through fusermount3 even where mount(2) is allowed.
 	Helper bool
@@ -131,6 +144,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.Source == "" {
 		c.Source = "agentdrive"
+	}
+	if c.Metrics == nil {
+		c.Metrics = obs.NewRegistry()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

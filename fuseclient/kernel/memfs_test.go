@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"hash/fnv"
 	"os"
 	"slices"
@@ -22,13 +23,18 @@ type memFS struct {
 	clock    int64
 	pins     map[meta.Ino]int64
 	opens    map[meta.Ino]int64
-	counts   map[string]int // requests by name of their type
-	hold     func(op any) bool
-	held     chan any // each op held back is announced here
-	stubborn bool     // held requests take no notice of cancel
-	canceled int      // held requests that were cancelled
+	counts   map[string]int    // requests by name of their type
+	hanging  func(op any) bool // requests to hold before they are executed
+	late     func(op any) bool // answers to hold before they are given
+	held     chan any          // each op held back is announced here
+	stubborn bool              // held requests take no notice of cancel
+	canceled int               // held requests that were cancelled
 	release  chan struct{}
 	badPins  []string
+	notifier Notifier
+	lives    core.Cache // given with every answer
+	keep     bool       // reads and opens may keep pages
+	locks    *memLocks
 }
 
 type memInode struct {
@@ -56,7 +62,7 @@ func newMemFS() *memFS {
 	f := &memFS{
 		inodes: map[meta.Ino]*memInode{}, next: 1 << meta.SlotBits, clock: time.Now().UnixNano(),
 		pins: map[meta.Ino]int64{}, opens: map[meta.Ino]int64{}, counts: map[string]int{},
-		held: make(chan any, 4096), release: make(chan struct{}),
+		held: make(chan any, 4096), release: make(chan struct{}), locks: newMemLocks(),
 	}
 	f.inodes[meta.RootIno] = f.inode(meta.RootIno, meta.ModeDir|0o755,
 		meta.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())})
@@ -77,46 +83,101 @@ func (f *memFS) inode(ino meta.Ino, mode uint32, c meta.Cred) *memInode {
 func (f *memFS) hang(match func(op any) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.hold, f.release = match, make(chan struct{})
+	f.hanging, f.release = match, make(chan struct{})
+}
+
+// delay makes answers wait, once decided, until letGo.
+func (f *memFS) delay(match func(op any) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.late, f.release = match, make(chan struct{})
 }
 
 func (f *memFS) letGo() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.hold != nil {
-		f.hold = nil
+	if f.hanging != nil || f.late != nil {
+		f.hanging, f.late = nil, nil
 		close(f.release)
 	}
 }
 
 func memErr(k errs.Kind) error { return errs.E("memfs", k, "", nil) }
 
-func (f *memFS) Do(cancel <-chan struct{}, op any) (any, error) {
-	f.mu.Lock()
-	hold, release := f.hold != nil && f.hold(op), f.release
-	f.mu.Unlock()
-	if hold {
-		f.held <- op
-		if f.stubborn {
-			cancel = nil
-		}
-		select {
-		case <-release:
-		case <-cancel:
-			f.mu.Lock()
-			f.canceled++
-			f.mu.Unlock()
-			return nil, memErr(errs.Interrupted)
-		}
+// Do holds a request back before it is executed, so that a reply is late by
+// what the Backend waits for; see late for replies that are late after it.
+func (f *memFS) Do(call *Call, op any) core.Answer {
+	if f.hold(call, op, true) {
+		return core.Answer{Err: memErr(errs.Interrupted)}
+	}
+	if l, ok := op.(*meta.SetLock); ok {
+		return f.locks.set(call, l)
 	}
 	f.mu.Lock()
+	r, err := f.exec(op)
+	a := core.Answer{Result: r, Err: err}
+	if err == nil || errs.Is(err, errs.NotExist) {
+		a.Cache = f.lives
+	}
+	if d, ok := r.(*meta.DirResult); ok && d.Plus {
+		a.Lives = slices.Repeat([]core.Cache{f.lives}, len(d.Entries))
+	}
+	call.Answered(&a, f.keep)
+	f.mu.Unlock()
+	f.hold(nil, op, false)
+	return a
+}
+
+// hold keeps a request back, before or after it is executed, if the test wants
+// it. It reports whether call was cancelled meanwhile.
+func (f *memFS) hold(call *Call, op any, before bool) (canceled bool) {
+	f.mu.Lock()
+	match := f.late
+	if before {
+		match = f.hanging
+	}
+	hold, release := match != nil && match(op), f.release
+	f.mu.Unlock()
+	if !hold {
+		return false
+	}
+	call.Waits()
+	f.held <- op
+	cancel := call.Cancel()
+	if f.stubborn {
+		cancel = nil
+	}
+	select {
+	case <-release:
+		return false
+	case <-cancel:
+		f.mu.Lock()
+		f.canceled++
+		f.mu.Unlock()
+		return true
+	}
+}
+
+// Attach implements Backend.
+func (f *memFS) Attach(n Notifier) { f.notifier = n }
+
+// invalidate changes the file system and tells the kernel, in one step as the
+// core does. The channel is closed when the kernel believes nothing of it.
+func (f *memFS) invalidate(change func(), items ...core.Inval) <-chan struct{} {
+	done := make(chan struct{})
+	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.exec(op)
+	if change != nil {
+		change()
+	}
+	f.notifier.Invalidate(items, func() { close(done) })
+	return done
 }
 
 func (f *memFS) exec(op any) (any, error) {
 	switch x := op.(type) {
 	case *meta.Lookup:
+		f.counts["lookup "+x.Name]++
 		d, err := f.dir(x.Parent)
 		if err != nil {
 			return nil, err
@@ -130,7 +191,11 @@ func (f *memFS) exec(op any) (any, error) {
 		}
 		return f.entry(f.inodes[ino], false), nil
 	case *meta.GetAttr:
+		f.counts["getattr"]++
+		f.counts[fmt.Sprint("getattr ", x.Ino)]++
 		return f.attrOf(x.Ino)
+	case *meta.GetLock:
+		return f.locks.get(x), nil
 	case *meta.SetAttr:
 		return f.setAttr(x)
 	case *meta.Make:
@@ -298,7 +363,8 @@ func (f *memFS) read(x core.ReadFile) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &core.FilePlan{Attr: n.attr}
+	f.counts["read"]++
+	p := &core.FilePlan{Attr: n.attr, Keep: f.keep}
 	if x.Off < uint64(len(n.data)) {
 		b := n.data[x.Off:min(uint64(len(n.data)), x.Off+uint64(x.Len))]
 		p.Pieces = []core.Piece{{Len: uint32(len(b)), Data: slices.Clone(b)}}
@@ -312,6 +378,9 @@ func (f *memFS) write(x core.WriteFile) (any, error) {
 		return nil, err
 	}
 	f.counts["write"]++
+	if x.Writeback {
+		f.counts["writeback"]++
+	}
 	if x.Sync {
 		f.counts["sync write"]++
 	}
@@ -349,7 +418,7 @@ func (f *memFS) setXattr(x *meta.SetXattr) (any, error) {
 	return &meta.EmptyResult{}, nil
 }
 
-func (f *memFS) ReadData(_ <-chan struct{}, plan *core.FilePlan, dst []byte) (int, error) {
+func (f *memFS) ReadData(_ *Call, plan *core.FilePlan, dst []byte) (int, error) {
 	n := 0
 	for _, p := range plan.Pieces {
 		n += copy(dst[n:], p.Data)
@@ -369,10 +438,11 @@ func (f *memFS) Forget(ino meta.Ino, n uint64) {
 	}
 }
 
-func (f *memFS) OpenFile(ino meta.Ino) {
+func (f *memFS) OpenFile(ino meta.Ino) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.opens[ino]++
+	return f.keep
 }
 
 func (f *memFS) CloseFile(ino meta.Ino) {

@@ -69,6 +69,8 @@ func (m *Mount) serve(b Backend, fd int) error {
 	if err := m.init(); err != nil {
 		return errors.Join(err, dev.close())
 	}
+	m.conn.probeEpoch()
+	b.Attach(m.conn)
 	m.conn.start()
 	go func() {
 		if err := m.conn.settle(); err != nil {
@@ -92,7 +94,8 @@ func (m *Mount) protocolOptions() *fuse.MountOptions {
 		// READDIRPLUS, ASYNC_READ, PARALLEL_DIROPS, MAX_PAGES and
 		// AUTO_INVAL_DATA are go-fuse's own choice. Not asked for:
 		// WRITEBACK_CACHE (cannot be coherent), ATOMIC_O_TRUNC (truncation
-		// arrives as SETATTR), locks, DONT_MASK (the kernel applies umask).
+		// arrives as SETATTR), DONT_MASK (the kernel applies umask).
+		EnableLocks: m.cfg.Locks,
 		ExtraCapabilities: fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO |
 			fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH,

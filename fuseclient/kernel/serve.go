@@ -7,10 +7,12 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"agentdrive/fuseclient/core"
 	"agentdrive/metaserver/meta"
 )
 
@@ -21,6 +23,9 @@ type request struct {
 	in     [][]byte      // the message: header and, for WRITE, data
 	pooled *[]byte       // buffer behind in[0] to give back, or nil
 	cancel chan struct{} // closed: nobody waits any longer
+	call   Call
+	change *change // of a WRITE, or SETATTR of the size
+	start  time.Time
 
 	// Guarded by conn.mu.
 	canceled bool
@@ -40,6 +45,12 @@ type conn struct {
 	backend    Backend
 	root       meta.Ino
 	nodes      nodes
+	led        *ledger
+	locks      owners
+	stats      *connStats
+	epochs     epochs
+	hasEpoch   bool // FUSE_NOTIFY_INC_EPOCH is there
+	noEntries  bool // names get no lifetimes
 	log        *slog.Logger
 	maxRunning int
 	maxIdle    int
@@ -47,6 +58,8 @@ type conn struct {
 	smallBufs  sync.Pool // *[]byte of smallBuf bytes
 	replyBufs  [4]sync.Pool
 	workers    sync.WaitGroup
+	notes      sync.WaitGroup // goroutines that write notifications
+	gone       chan struct{}  // closed with dead
 
 	mu      sync.Mutex // guards what follows; taken before no other lock
 	idle    int
@@ -68,7 +81,7 @@ func newConn(dev *device, b Backend, cfg Config) *conn {
 	c := &conn{
 		dev: dev, backend: b, root: cfg.Root, log: cfg.Logger,
 		maxRunning: cfg.MaxRunning, maxIdle: cfg.IdleReaders,
-		nodes: nodes{m: make(map[uint64]node)},
+		nodes: nodes{m: make(map[uint64]node)}, led: newLedger(), stats: newConnStats(cfg.Metrics), gone: make(chan struct{}),
 		calls: make(map[uint64]*request),
 	}
 	pool := func(n int) func() any {
@@ -88,6 +101,14 @@ func (c *conn) ino(node uint64) meta.Ino {
 		return c.root
 	}
 	return meta.Ino(node)
+}
+
+// node maps an inode to its node id.
+func (c *conn) node(ino meta.Ino) uint64 {
+	if ino == c.root {
+		return rootNode
+	}
+	return uint64(ino)
 }
 
 // start begins to serve; the INIT exchange is over.
@@ -161,7 +182,11 @@ func (c *conn) next() (*request, error) {
 // request holds no more memory than it needs. The data of a WRITE gets a
 // buffer of its own: it is handed to the Backend for good.
 func (c *conn) takeRequest(h header, fd int, msg []byte) *request {
-	req := &request{header: h, fd: fd, cancel: make(chan struct{})}
+	req := &request{header: h, fd: fd, cancel: make(chan struct{}), start: time.Now()}
+	req.call = Call{
+		cancel: req.cancel, led: c.led, counts: c.stats.op(h.op),
+		loose: h.op == opRead,
+	}
 	head, data := msg, []byte(nil)
 	if h.op == opWrite && len(msg) >= writeInBytes {
 		head, data = msg[:writeInBytes], append([]byte(nil), msg[writeInBytes:]...)
@@ -179,9 +204,25 @@ func (c *conn) takeRequest(h header, fd int, msg []byte) *request {
 	return req
 }
 
+// changeOf recognises the requests during which the kernel may hold pages of a
+// file locked while they wait for the servers.
+func (c *conn) changeOf(req *request) *change {
+	e, in := binary.NativeEndian, req.in[0]
+	switch {
+	case req.op == opWrite && len(in) >= writeInBytes:
+		return &change{ino: c.ino(req.node), span: pages(e.Uint64(in[writeOffAt:]), uint64(e.Uint32(in[writeSizeAt:])))}
+	case req.op == opSetAttr && uint32At(in, setAttrValidAt)&setAttrSize != 0:
+		return &change{ino: c.ino(req.node), span: span{0, endless}, all: true}
+	}
+	return nil
+}
+
 // admit registers a request. It reports whether the caller shall run it now;
 // otherwise it is parked and the caller stays idle.
 func (c *conn) admit(req *request) bool {
+	if req.change = c.changeOf(req); req.change != nil {
+		c.led.enter(req.change)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
@@ -228,37 +269,62 @@ func (c *conn) finish(req *request) (next *request, stay bool) {
 	return nil, true
 }
 
-// cancel returns the channel that is closed when nobody waits for the request
-// any longer.
-func (c *conn) cancel(unique uint64) <-chan struct{} {
+// call returns what the Backend is given of a request.
+func (c *conn) call(unique uint64) *Call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if req := c.calls[unique]; req != nil {
-		return req.cancel
+		return &req.call
 	}
-	return nil
+	return &Call{led: c.led} // abandoned: nobody gets the answer
 }
 
 // run executes a request and writes its reply.
 func (c *conn) run(req *request) {
 	out, put := c.replyBuf(replyRoom(req.op, req.in[0]))
 	defer put()
+	defer c.settled(req)
 	n, st := c.ps.HandleRequest(req.in, [][]byte{out})
 	reply := out[:n]
-	if req.pooled != nil {
-		c.smallBufs.Put(req.pooled)
-		req.pooled = nil
-	}
 	if n == 0 {
 		if st.Ok() {
 			return // no reply wanted
 		}
 		reply = errorReply(req.unique, syscall.Errno(st))
 	}
+	c.led.censor(&req.call, req.header, req.in[0], reply, c.ino)
+	if r, ok := req.call.op.(core.ReadFile); ok && req.op == opRead {
+		c.led.distrust(&req.call, r)
+	}
+	if req.op == opReadDirPlus {
+		c.epochs.list(req.node)
+	}
 	g := parseGift(req.header, reply)
 	c.nodes.add(g)
 	if !c.write(req.fd, reply) {
 		c.takeBack(g)
+	}
+}
+
+// settled follows the writing of a reply: invalidations may pass it now, and
+// what it left in the kernel without a lease is dropped.
+func (c *conn) settled(req *request) {
+	if req.pooled != nil {
+		c.smallBufs.Put(req.pooled)
+		req.pooled = nil
+	}
+	if d := c.led.written(&req.call); d != nil {
+		c.release(d.ino, d)
+	}
+	c.withdraw(req)
+	req.call.counts.took(time.Since(req.start))
+}
+
+// withdraw ends the change that a request was.
+func (c *conn) withdraw(req *request) {
+	if ch := req.change; ch != nil {
+		req.change = nil
+		c.release(ch.ino, c.led.leave(ch)...)
 	}
 }
 
@@ -333,6 +399,7 @@ func (c *conn) endLocked(err error) {
 		return
 	}
 	c.dead = true
+	close(c.gone)
 	if !errors.Is(err, syscall.ENODEV) && !errors.Is(err, syscall.ECONNABORTED) {
 		c.log.Error("fuse: cannot read requests", "err", err)
 	}
@@ -357,6 +424,7 @@ func (c *conn) cancelLocked(req *request) {
 // that the kernel still held.
 func (c *conn) settle() error {
 	c.workers.Wait()
+	c.notes.Wait()
 	for id, n := range c.nodes.drain() {
 		for range n.opens {
 			c.backend.CloseFile(c.ino(id))

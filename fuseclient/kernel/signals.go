@@ -30,7 +30,9 @@ func (c *conn) interrupt(unique uint64) bool {
 	if req == nil {
 		return false
 	}
-	if wantsStop(req.pid) {
+	// A wait for a lock ends with any signal that has a handler: alarm(2)
+	// around it is how programs bound it.
+	if req.op == opSetLockWait || wantsStop(req.pid) {
 		c.stop(req)
 	} else {
 		c.watch(req)
@@ -55,6 +57,7 @@ func (c *conn) stop(req *request) {
 	c.mu.Unlock()
 	if parked {
 		c.write(req.fd, errorReply(req.unique, syscall.EINTR))
+		c.withdraw(req)
 	}
 }
 

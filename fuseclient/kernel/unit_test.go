@@ -209,7 +209,7 @@ func TestGiftMatchesGoFuse(t *testing.T) {
 	var want []uint64
 	for i := 0; ; i++ {
 		e := meta.DirEntry{Name: strings.Repeat("e", 1+i*7%255), Cookie: uint64(i + 10), Attr: meta.Attr{Ino: meta.Ino(i + 100)}}
-		if !w.group([]meta.DirEntry{e}) {
+		if !w.group([]meta.DirEntry{e}, nil) {
 			break
 		}
 		want = append(want, uint64(e.Attr.Ino))
@@ -228,10 +228,10 @@ func TestEqualCookiesStayTogether(t *testing.T) {
 	g := []meta.DirEntry{{Name: "a", Cookie: 9, Attr: meta.Attr{Ino: 100}}, {Name: "b", Cookie: 9, Attr: meta.Attr{Ino: 101}}}
 	buf := make([]byte, entryBytes("a", false)*2-1)
 	w := &dirWriter{f: &fileSystem{}, out: fuse.NewDirEntryList(buf, 0), room: len(buf)}
-	if w.group(g) || len(w.out.Bytes()) != 0 || w.room != len(buf) {
+	if w.group(g, nil) || len(w.out.Bytes()) != 0 || w.room != len(buf) {
 		t.Error("a group was split")
 	}
-	if !w.group(g[:1]) {
+	if !w.group(g[:1], nil) {
 		t.Error("what fits must be written")
 	}
 }

@@ -49,7 +49,7 @@ type family struct {
 type series struct {
 	labels []Label
 	metric any            // *Counter, *Gauge, *Histogram
-	read   func() float64 // of a GaugeFunc
+	read   func() float64 // of a GaugeFunc or CounterFunc
 }
 
 // NewRegistry makes an empty registry.
@@ -125,7 +125,11 @@ func SizeBounds() []float64 {
 // Counter registers a counter.
 func (r *Registry) Counter(name, help string, labels ...Label) *Counter {
 	s := r.register(&family{name: name, help: help, kind: KindCounter}, labels, func() any { return new(Counter) })
-	return s.metric.(*Counter)
+	c, ok := s.metric.(*Counter)
+	if !ok {
+		panic(fmt.Sprintf("obs: %s is registered as a function", name))
+	}
+	return c
 }
 
 // Gauge registers a gauge.
@@ -143,11 +147,20 @@ func (r *Registry) Gauge(name, help string, labels ...Label) *Gauge {
 // concurrent use. A second one of the same name and labels replaces the
 // first.
 func (r *Registry) GaugeFunc(name, help string, read func() float64, labels ...Label) {
-	s := r.register(&family{name: name, help: help, kind: KindGauge}, labels, func() any { return nil })
+	r.function(KindGauge, name, help, read, labels)
+}
+
+// CounterFunc is GaugeFunc for a value that only grows.
+func (r *Registry) CounterFunc(name, help string, read func() float64, labels ...Label) {
+	r.function(KindCounter, name, help, read, labels)
+}
+
+func (r *Registry) function(kind Kind, name, help string, read func() float64, labels []Label) {
+	s := r.register(&family{name: name, help: help, kind: kind}, labels, func() any { return nil })
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.metric != nil {
-		panic(fmt.Sprintf("obs: %s is registered as a plain gauge", name))
+		panic(fmt.Sprintf("obs: %s is registered as a plain "+kind.String(), name))
 	}
 	s.read = read
 }

@@ -7,10 +7,8 @@
 // session, what goes into the log and when an answer may leave: mutations
 // after they are applied, reads and renewals after a leadership confirmation
 // begun after they arrived (rule S3). It also keeps what is leader memory by
-// design: pins of inodes (rule S6) and the lives of sessions (rule S5).
-//
-// The gates, leases and recalls of rules S1-S4 and S7 will be added here; a
-// simulator drives the same Step through seeded faults.
+// design: leases with their gates and recalls (rules S1, S2, S4, S7), pins of
+// inodes (rule S6) and the lives of sessions (rule S5). See DESIGN.md.
 package core
 
 import (
@@ -99,6 +97,14 @@ type SessionRead struct {
 	Err     error
 }
 
+// Touched answers ReadTouched. With Err nothing could be read; executing the
+// operation will meet the same obstacle.
+type Touched struct {
+	Token Token
+	Set   TouchSet
+	Err   error
+}
+
 // OrphansFound answers FindOrphans with orphans nobody has resolved, read
 // after the effect was issued.
 type OrphansFound struct{ Orphans []Orphan }
@@ -122,6 +128,7 @@ func (Confirmed) event()      {}
 func (Applied) event()        {}
 func (ReadDone) event()       {}
 func (SessionRead) event()    {}
+func (Touched) event()        {}
 func (OrphansFound) event()   {}
 func (Submit) event()         {}
 func (Tick) event()           {}
@@ -156,6 +163,17 @@ type Read struct {
 	Op    meta.Op
 }
 
+// ReadTouched finds out what a mutation would change at the applied state.
+// Answer: Touched.
+type ReadTouched struct {
+	Token Token
+	Drive meta.DriveID
+	Op    meta.Op
+}
+
+// TouchSet is what a mutation changes or depends on.
+type TouchSet = state.Touched
+
 // ReadSession reads what Resume needs at the applied state. Answer:
 // SessionRead.
 type ReadSession struct {
@@ -178,6 +196,10 @@ type Submitted struct {
 // Timer asks for a Tick at or soon after At; a later Timer replaces it.
 type Timer struct{ At Time }
 
+// HandedOver says how long a recall took, from sending it until its answer
+// counted. For metrics.
+type HandedOver struct{ Took Time }
+
 // Notice is for people: logged at level info.
 type Notice struct {
 	Text    string
@@ -189,10 +211,12 @@ func (CloseStream) effect() {}
 func (Propose) effect()     {}
 func (Confirm) effect()     {}
 func (Read) effect()        {}
+func (ReadTouched) effect() {}
 func (ReadSession) effect() {}
 func (FindOrphans) effect() {}
 func (Submitted) effect()   {}
 func (Timer) effect()       {}
+func (HandedOver) effect()  {}
 func (Notice) effect()      {}
 
 // Config of a server core. Zero values take the defaults named.
@@ -200,4 +224,8 @@ type Config struct {
 	TTL         Time // life of a session after a renewal; default 15 s
 	MaxInFlight int  // entries proposed and not applied; default 8
 	Reclaim     int  // keys per background step; default 512
+
+	// Break switches one rule off, for tests that must notice: see breaks.go.
+	// Empty in production.
+	Break string
 }

@@ -119,10 +119,14 @@ func (s *Server) notApplied(q *queued, err error) {
 	case q.submit != 0:
 		s.emit(Submitted{q.submit, meta.Failed(err)})
 	case q.stream != nil:
+		if q.sealed != nil {
+			s.unseal(q.sealed)
+		}
 		if s.streams[q.stream.id] == q.stream {
 			s.redirect(q.stream)
 		}
 	case q.replies:
+		s.opDone(q)
 		se := s.sessions[q.item.Session]
 		if se == nil {
 			return
@@ -151,7 +155,7 @@ func (s *Server) retryInternal(q *queued) {
 		s.reaping, s.garbage = false, true
 	case *state.ResolveOrphans:
 		s.orphans.resolveFailed(op)
-	case *state.UnpinOrphans:
+	case *state.UnpinOrphans, *state.AllocGroups:
 		s.enqueue(*q)
 	}
 }
@@ -171,11 +175,17 @@ func (s *Server) applied(q *queued, o meta.Outcome) {
 
 func (s *Server) opApplied(q *queued, o meta.Outcome) {
 	s.noteGarbage(q.item.Op)
+	s.opDone(q)
 	se := s.sessions[q.item.Session]
 	if se == nil {
 		return
 	}
 	delete(se.inFlight, q.item.ID)
+	if o.Err != nil && o.Err.Kind == errs.Again {
+		s.garbage = true // the client waits for what the background work frees
+	}
+	repeated := se.executed[q.item.ID]
+	se.executedOnce(q.item.ID, &o)
 	if o.Err != nil && o.Err.Kind == errs.Expired {
 		return // its end is in the log before; endSession tells the client
 	}
@@ -184,7 +194,11 @@ func (s *Server) opApplied(q *queued, o meta.Outcome) {
 	}
 	if se.stream != nil {
 		se.stream.answered[q.item.ID] = true
-		s.reply(se.stream, q.item.ID, o)
+		var grants []meta.Grant
+		if q.gated != nil && !repeated { // what a record says may be old
+			grants = s.grantsOfMutation(se, q.item.Op, &o)
+		}
+		s.reply(se.stream, q.item.ID, o, grants)
 	}
 }
 
@@ -193,15 +207,20 @@ func (s *Server) logApplied(q *queued, o meta.Outcome) {
 		s.noteGarbage(q.item.Records[i].Op)
 	}
 	se := s.sessions[q.item.Session]
-	if se == nil || se.stream == nil {
+	if se == nil {
 		return
 	}
 	ack := &meta.LogAck{}
 	if o.Err != nil {
 		ack.Refused, ack.Err = true, o.Err
+		s.endSoon(se, "session evicted: its log was refused: "+o.Err.Error())
 	} else if res, ok := o.Result.(*meta.SessionResult); ok {
 		ack.Seq = res.LastLogSeq
-		se.LastLogSeq = res.LastLogSeq
+		s.logChanged(se, q.item.Records)
+		s.logExecuted(se, res.LastLogSeq)
+	}
+	if se.stream == nil {
+		return
 	}
 	s.emit(Send{se.stream.id, ack})
 }
@@ -211,7 +230,7 @@ func (s *Server) noteGarbage(op meta.Op) {
 	switch op.(type) {
 	case *meta.Unlink, *meta.Rmdir, *meta.Rename:
 		s.orphans.look = true
-	case *meta.SetAttr:
+	case *meta.SetAttr, *meta.Write:
 		s.garbage = true
 	}
 }
@@ -220,8 +239,17 @@ func (s *Server) sessionOpened(q *queued, o meta.Outcome) {
 	st := q.stream
 	open := &q.item.Internal.(*state.OpenSession).Open
 	alive := s.streams[st.id] == st
+	if q.sealed != nil {
+		s.unseal(q.sealed)
+	}
 	res, ok := o.Result.(*meta.SessionResult)
 	if !ok {
+		if s.openMissed(q, o) {
+			return
+		}
+		if d := s.drives[open.Capability.Drive]; d != nil && len(d.sessions) == 0 {
+			delete(s.drives, d.id)
+		}
 		if alive {
 			s.evict(st, o.Err)
 		}
@@ -231,12 +259,16 @@ func (s *Server) sessionOpened(q *queued, o meta.Outcome) {
 	if se == nil {
 		se = s.addSession(state.Session{
 			ID: res.Session, Epoch: res.Epoch, Nonce: open.Nonce, Drive: open.Capability.Drive,
-			Root: res.Root.Ino, Path: open.Capability.Path, ReadOnly: open.Capability.ReadOnly, Client: open.Client,
+			Root: res.Root.Ino, Path: open.Capability.Path, ReadOnly: open.Capability.ReadOnly, Leases: open.Leases, Client: open.Client,
 		}, s.now+s.cfg.TTL+s.cfg.TTL/10)
 	}
 	// A client that opens has not used the session yet, even if an earlier
 	// leader opened it and the answer was lost: nothing is to be declared.
 	se.reclaimed = true
+	if se.Leases = se.Leases || open.Leases; se.Leases {
+		se.drive.leased = true
+	}
+	s.nowDeclared(se)
 	if alive {
 		s.welcome(st, se, res, false)
 	}
@@ -259,6 +291,14 @@ func (s *Server) internalApplied(q *queued, o meta.Outcome) {
 		s.reaping = false
 		if res, ok := o.Result.(*meta.BytesResult); ok && len(res.Data) == 1 && res.Data[0] == 0 {
 			s.garbage = true
+		}
+	case *state.SetQuota:
+		if o.Err == nil {
+			s.quotaSet(op)
+		}
+	case *state.AllocGroups:
+		if q.credit != nil {
+			s.groupsApplied(q.credit, &o)
 		}
 	case *state.ResolveOrphans:
 		s.orphansResolved(op)

@@ -30,7 +30,15 @@ type Server struct {
 	next       []confirmable // arrived during it
 	reads      map[Token]*read
 
+	drives map[meta.DriveID]*drive
+	looks  map[Token]*pending // ReadTouched under way
+	ready  []*wait            // nothing is in their way any more: run at the end of the step
+	clock  tokenClock
+	stats  Stats
+	breaks breaks
+
 	orphans  orphanage
+	due      Time // no session or recall is overdue before; 0: there is none
 	garbage  bool // the reclaim queue may hold work
 	reaping  bool // a Reclaim entry is under way
 	timerSet Time
@@ -50,6 +58,8 @@ type stream struct {
 	// Mutations answered on this stream and not acknowledged. A client that
 	// resumed repeats what was in flight; the answer may have overtaken that.
 	answered map[meta.OpID]bool
+
+	lockOps map[meta.OpID]*read // SetLocks without an answer
 
 	asked int // reads and renewals without an answer
 }
@@ -77,6 +87,8 @@ type session struct {
 	owed     map[meta.OpID]meta.Ino
 	owedPins map[meta.Ino]int // how often each is in owed
 
+	leaseState
+
 	acked    []meta.OpID // told by the client, on their way into the log
 	recorded []meta.OpID // replies found when it resumed, until Reclaim tells which are wanted
 }
@@ -84,9 +96,14 @@ type session struct {
 // queued is an item on its way into the log, with what to do when applied.
 type queued struct {
 	item    state.Item
-	stream  *stream // of an OpenSession
-	submit  Token   // of a Submit, 0 otherwise
-	replies bool    // item is a client operation or log batch
+	stream  *stream  // of an OpenSession
+	submit  Token    // of a Submit, 0 otherwise
+	replies bool     // item is a client operation or log batch
+	gated   *pending // of an operation that holds gates
+	credit  *credit  // of an AllocGroups
+
+	mayCreate bool   // an OpenSession that may make its subtree
+	sealed    *drive // by an OpenSession that makes it
 }
 
 // confirmable waits for a leadership confirmation: a read or a renewal.
@@ -95,13 +112,8 @@ type confirmable struct {
 	op     *meta.OpFrame // nil for others
 	resume *meta.Resume
 	renew  *meta.Renew
-}
-
-// read is a read being executed.
-type read struct {
-	stream *stream
-	id     meta.OpID
-	resume *meta.Resume
+	lock   *read // SetLock or GetLock
+	again  *read // had to wait for others after its first confirmation
 }
 
 // New makes a core that follows nobody and leads nothing yet.
@@ -115,7 +127,7 @@ func New(cfg Config) *Server {
 	if cfg.Reclaim == 0 {
 		cfg.Reclaim = 512
 	}
-	s := &Server{cfg: cfg, streams: map[StreamID]*stream{}}
+	s := &Server{cfg: cfg, streams: map[StreamID]*stream{}, breaks: parseBreak(cfg.Break)}
 	s.reset()
 	return s
 }
@@ -129,9 +141,13 @@ func (s *Server) reset() {
 	s.confirming = false
 	s.waiting, s.next = nil, nil
 	s.reads = map[Token]*read{}
+	s.drives = map[meta.DriveID]*drive{}
+	s.looks = map[Token]*pending{}
+	s.ready = nil
+	s.clock = tokenClock{open: map[Token]struct{}{}}
 	s.orphans = newOrphanage()
 	s.garbage, s.reaping = false, false
-	s.timerSet = 0
+	s.timerSet, s.due = 0, 0
 }
 
 // Step takes one event and returns the effects it has, in order. The slice is
@@ -158,6 +174,8 @@ func (s *Server) Step(now Time, ev Event) []Effect {
 		s.onApplied(ev)
 	case ReadDone:
 		s.onReadDone(ev)
+	case Touched:
+		s.onTouched(ev)
 	case SessionRead:
 		s.onSessionRead(ev)
 	case OrphansFound:
@@ -168,11 +186,15 @@ func (s *Server) Step(now Time, ev Event) []Effect {
 		s.timerSet = 0
 	}
 	if s.leading {
-		s.expireSessions()
+		s.endOverdue()
+		s.runReady()
 		s.resolveOrphans()
 		s.reap()
 		s.flush()
-		s.setTimer()
+		if s.due != 0 && s.due != s.timerSet {
+			s.timerSet = s.due
+			s.emit(Timer{s.due})
+		}
 	}
 	return s.effects
 }
@@ -189,6 +211,7 @@ func (s *Server) becomeLeader(ev BecameLeader) {
 	s.leading, s.term = true, ev.Term
 	for _, rec := range ev.Sessions {
 		s.addSession(rec, s.now+s.cfg.TTL+s.cfg.TTL/10)
+		s.owesDeclaration(s.sessions[rec.ID])
 	}
 	for _, o := range ev.Orphans {
 		s.orphans.add(o)
@@ -228,11 +251,14 @@ func (s *Server) redirect(st *stream) {
 	s.drop(st)
 }
 
-// evict tells a client why its stream ends.
+// evict tells a client that its session is over, which ends it, and why.
 func (s *Server) evict(st *stream, err error) {
 	e, ok := err.(*errs.Error)
 	if !ok {
 		e = errs.E("session", errs.Other, "", err)
+	}
+	if st.session != nil {
+		s.endSoon(st.session, "session ended: "+e.Error())
 	}
 	s.emit(Send{st.id, &meta.Evicted{Err: e}})
 	s.drop(st)
@@ -249,6 +275,7 @@ func (s *Server) streamClosed(id StreamID) {
 		return
 	}
 	delete(s.streams, id)
+	s.dropLockWaits(st)
 	if st.session != nil && st.session.stream == st {
 		st.session.stream = nil
 	}
@@ -262,6 +289,8 @@ func (s *Server) addSession(rec state.Session, deadline Time) *session {
 	}
 	s.sessions[rec.ID] = se
 	s.order = insertSorted(s.order, rec.ID)
+	s.joinDrive(se)
+	s.dueBy(deadline)
 	return se
 }
 
@@ -271,6 +300,7 @@ func (s *Server) endSession(id meta.SessionID, err error) {
 	if se == nil {
 		return
 	}
+	se.closing = true
 	if se.stream != nil {
 		s.evict(se.stream, err)
 	}
@@ -281,20 +311,52 @@ func (s *Server) endSession(id meta.SessionID, err error) {
 	}
 	delete(s.sessions, id)
 	s.order = removeSorted(s.order, id)
+	s.leaveDrive(se)
 	s.orphans.sessionEnded(id)
 	s.garbage = true
 }
 
-// expireSessions ends those that did not renew.
-func (s *Server) expireSessions() {
+// dueBy notes a deadline. Deadlines move later without a word: they are looked
+// at when the earliest that was ever noted comes.
+func (s *Server) dueBy(at Time) {
+	if s.due == 0 || at < s.due {
+		s.due = at
+	}
+}
+
+// endOverdue ends sessions that did not renew, and those that neither answered
+// a recall nor showed progress within one TTL, whether they renew or not.
+func (s *Server) endOverdue() {
+	if s.due == 0 || s.now < s.due {
+		return
+	}
+	s.due = 0
 	for _, id := range s.order {
 		se := s.sessions[id]
-		if se.closing || s.now < se.deadline {
+		if se.closing {
 			continue
 		}
+		if s.now >= se.deadline {
+			s.endSoon(se, "session expired: no renewal within its life")
+			continue
+		}
+		if at := se.recallsDue(); at != 0 && s.now >= at {
+			s.stats.Evictions++
+			s.endSoon(se, "session evicted: a recall was not answered within the life of a session")
+			continue
+		} else if at != 0 {
+			s.dueBy(at)
+		}
+		s.dueBy(se.deadline)
+	}
+}
+
+// endSoon puts the end of a session on its way into the log.
+func (s *Server) endSoon(se *session, why string) {
+	if !se.closing {
 		se.closing = true
-		s.emit(Notice{Text: "session expired: no renewal within its life", Session: id})
-		s.enqueue(queued{item: state.Item{Internal: &state.CloseSession{Session: id}}})
+		s.emit(Notice{Text: why, Session: se.ID})
+		s.enqueue(queued{item: state.Item{Internal: &state.CloseSession{Session: se.ID}}})
 	}
 }
 
@@ -312,17 +374,4 @@ func (s *Server) onSubmit(ev Submit) {
 		return
 	}
 	s.enqueue(queued{item: state.Item{Internal: ev.Op}, submit: ev.Token})
-}
-
-func (s *Server) setTimer() {
-	var at Time
-	for _, id := range s.order {
-		if se := s.sessions[id]; !se.closing && (at == 0 || se.deadline < at) {
-			at = se.deadline
-		}
-	}
-	if at != 0 && at != s.timerSet {
-		s.timerSet = at
-		s.emit(Timer{at})
-	}
 }

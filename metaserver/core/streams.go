@@ -21,7 +21,10 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 			return
 		}
 		if s.greet(st) {
-			s.enqueue(queued{item: state.Item{Internal: &state.OpenSession{Open: *f}}, stream: st})
+			if f.Leases {
+				s.driveOf(f.Capability.Drive).leased = true
+			}
+			s.openSession(st, *f)
 		}
 		return
 	case *meta.Resume:
@@ -32,9 +35,9 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 	}
 	se := st.session
 	if se == nil {
-		if f, ok := f.(*meta.Reclaim); ok && st.greeted && st.earlyPins+len(f.Pins) <= maxEarlyPins {
+		if f, ok := f.(*meta.Reclaim); ok && st.greeted && st.earlyPins+len(f.Pins)+len(f.Leases) <= maxEarlyPins {
 			st.early = append(st.early, f)
-			st.earlyPins += len(f.Pins)
+			st.earlyPins += len(f.Pins) + len(f.Leases)
 			return
 		}
 		s.evict(st, protocolError("a frame came before the session was open"))
@@ -46,7 +49,16 @@ func (s *Server) onFrame(st *stream, f meta.Frame) {
 	case *meta.Log:
 		s.onLog(st, se, f)
 	case *meta.Renew:
+		s.progressed(se, f.Progress)
 		s.ask(confirmable{stream: st, renew: f})
+	case *meta.Ack:
+		s.onAck(st, se, f)
+	case *meta.Release:
+		s.onRelease(st, se, f)
+	case *meta.Credit:
+		s.onCredit(st, se, f)
+	case *meta.CancelOp:
+		s.onCancelOp(st, se, f)
 	case *meta.Reclaim:
 		s.onReclaim(st, se, f)
 	case *meta.Unpin:
@@ -76,7 +88,14 @@ func (s *Server) greet(st *stream) bool {
 func (s *Server) onOp(st *stream, se *session, f *meta.OpFrame) {
 	s.onAcked(st, se, f.Acked)
 	if f.Op.Kind().IsRead() {
-		s.ask(confirmable{stream: st, op: f})
+		w := confirmable{stream: st, op: f}
+		switch f.Op.(type) {
+		case *meta.SetLock:
+			w.lock = s.lockAsked(st, f)
+		case *meta.GetLock:
+			w.lock = &read{stream: st, id: f.ID, op: f.Op}
+		}
+		s.ask(w)
 		return
 	}
 	if se.inFlight[f.ID] || st.answered[f.ID] {
@@ -93,16 +112,11 @@ func (s *Server) onOp(st *stream, se *session, f *meta.OpFrame) {
 	}
 	item.Acked, se.acked = se.acked, nil
 	se.inFlight[f.ID] = true
-	s.enqueue(queued{replies: true, item: item})
-}
-
-func (s *Server) onLog(st *stream, se *session, f *meta.Log) {
-	item := state.Item{Session: se.ID, Epoch: se.Epoch, First: f.First, Records: f.Records}
-	if itemSize(&item) > maxItem {
-		s.evict(st, tooLarge())
+	if !se.drive.leased || se.executed[f.ID] {
+		s.enqueue(queued{replies: true, item: item}) // a repetition is answered from the record
 		return
 	}
-	s.enqueue(queued{replies: true, item: item})
+	s.mutate(se, item)
 }
 
 func tooLarge() error {
@@ -115,6 +129,7 @@ func (s *Server) onAcked(st *stream, se *session, ids []meta.OpID) {
 	var free []meta.Ino
 	for _, id := range ids {
 		delete(st.answered, id)
+		delete(se.executed, id)
 		ino, ok := se.owed[id]
 		if !ok {
 			continue
@@ -182,6 +197,10 @@ func (s *Server) ask(w confirmable) {
 // round is under way at a time: what arrives meanwhile needs the next, since
 // the round began before it.
 func (s *Server) confirm(w confirmable) {
+	if s.breaks.noConfirm && w.resume == nil {
+		s.confirmed(w)
+		return
+	}
 	if s.confirming {
 		s.next = append(s.next, w)
 		return
@@ -225,38 +244,38 @@ func (s *Server) onConfirmed(ev Confirmed) {
 func (s *Server) confirmed(w confirmable) {
 	st := w.stream
 	if s.streams[st.id] != st {
+		if w.again != nil {
+			s.dropRead(w.again)
+		}
 		return
 	}
 	switch {
+	case w.again != nil:
+		s.issueRead(w.again)
 	case w.resume != nil:
-		tok := s.token()
+		tok := s.openToken()
 		s.reads[tok] = &read{stream: st, resume: w.resume}
 		s.emit(ReadSession{tok, w.resume.Session, w.resume.Epoch, w.resume.Nonce})
 	case st.session == nil:
+	case w.lock != nil:
+		s.lockConfirmed(w.lock)
 	case w.renew != nil:
 		st.asked--
 		st.session.deadline = s.now + s.cfg.TTL + s.cfg.TTL/10
 		s.flushAcked(st.session)
 		s.emit(Send{st.id, &meta.Renewed{Seq: w.renew.Seq}})
 	default:
-		tok := s.token()
-		s.reads[tok] = &read{stream: st, id: w.op.ID}
-		s.emit(Read{tok, st.session.Drive, w.op.Op})
+		r := &read{stream: st, id: w.op.ID, op: w.op.Op, after: w.op.After}
+		if _, ok := r.op.(*meta.Acquire); ok && st.session.drive.leased {
+			s.acquire(r)
+			return
+		}
+		s.startRead(r)
 	}
-}
-
-func (s *Server) onReadDone(ev ReadDone) {
-	r := s.reads[ev.Token]
-	delete(s.reads, ev.Token)
-	if r == nil || s.streams[r.stream.id] != r.stream || r.stream.session == nil {
-		return // the client asks again on its new stream
-	}
-	r.stream.asked--
-	s.reply(r.stream, r.id, ev.Outcome)
 }
 
 // reply answers an operation and counts the pins that the answer gives.
-func (s *Server) reply(st *stream, id meta.OpID, o meta.Outcome) {
+func (s *Server) reply(st *stream, id meta.OpID, o meta.Outcome, grants []meta.Grant) {
 	pins := st.session.pins
 	switch res := o.Result.(type) {
 	case *meta.EntryResult:
@@ -268,13 +287,14 @@ func (s *Server) reply(st *stream, id meta.OpID, o meta.Outcome) {
 			}
 		}
 	}
-	s.emit(Send{st.id, &meta.Reply{ID: id, Outcome: o}})
+	s.emit(Send{st.id, &meta.Reply{ID: id, Outcome: o, Grants: grants}})
 }
 
 // onSessionRead finishes a Resume.
 func (s *Server) onSessionRead(ev SessionRead) {
 	r := s.reads[ev.Token]
 	delete(s.reads, ev.Token)
+	s.closeToken(ev.Token)
 	if r == nil || s.streams[r.stream.id] != r.stream {
 		return
 	}
@@ -295,9 +315,13 @@ func (s *Server) onSessionRead(ev SessionRead) {
 	}
 	se.reclaimed = false
 	se.pins = map[meta.Ino]uint32{}
+	se.claims, se.lockClaims = nil, nil
+	s.logExecuted(se, ev.Result.LastLogSeq)
+	se.received = se.LastLogSeq
 	se.recorded = se.recorded[:0]
 	for _, e := range ev.Replies {
 		se.recorded = append(se.recorded, e.ID)
+		se.executed[e.ID] = true
 		if e.Ino != 0 {
 			se.owe(e.ID, e.Ino)
 		}
@@ -327,12 +351,17 @@ func (s *Server) onReclaim(st *stream, se *session, f *meta.Reclaim) {
 	for _, p := range f.Pins {
 		se.pins[p.Ino] += p.Count
 	}
-	if f.Last {
-		s.onAcked(st, se, se.unwanted(f.Open))
-		se.recorded = nil
-		se.reclaimed = true
-		s.unpinUndeclared(se)
+	se.claims = append(se.claims, f.Leases...)
+	se.lockClaims = append(se.lockClaims, f.Locks...)
+	if !f.Last || se.closing || !s.claim(se) {
+		return
 	}
+	s.onAcked(st, se, se.unwanted(f.Open))
+	se.recorded = nil
+	se.reclaimed = true
+	s.unpinUndeclared(se)
+	s.repeatRecalls(se)
+	s.nowDeclared(se)
 }
 
 func (s *Server) onUnpin(se *session, f *meta.Unpin) {

@@ -20,6 +20,7 @@ const (
 	CallServer     = "Server"     // Empty -> ServerReply; any server
 	CallGroup      = "Group"      // GroupCall -> GroupReply; leader of the group
 	CallEndSession = "EndSession" // EndSessionCall -> Empty; leader of the group
+	CallSetQuota   = "SetQuota"   // QuotaCall -> Empty; leader of the group
 )
 
 // Empty is a call or reply without content.
@@ -104,6 +105,14 @@ type EndSessionCall struct {
 	Session SessionID
 }
 
+// QuotaCall changes the limits of a drive; one that is absent stays.
+type QuotaCall struct {
+	Group    uint32
+	Drive    DriveID
+	MaxBytes *uint64 `json:",omitempty"` // 0 = no limit
+	MaxFiles *uint64 `json:",omitempty"` // 0 = no limit
+}
+
 // DriveInfo describes a drive.
 type DriveInfo struct {
 	ID      DriveID
@@ -148,6 +157,8 @@ type DriveUse struct {
 	Name     string
 	Bytes    uint64
 	Files    uint64
+	MaxBytes uint64 `json:",omitempty"` // quota; 0 = no limit
+	MaxFiles uint64 `json:",omitempty"`
 	Dropping bool
 }
 

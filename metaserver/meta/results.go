@@ -226,7 +226,7 @@ func (x *DirResult) Wire(c *wire.Coder) {
 type StatFSResult struct {
 	Bytes, Files       uint64 // used
 	MaxBytes, MaxFiles uint64 // quota
-	FreeBytes          uint64 // physical space left in the cluster
+	FreeBytes          uint64 // of content that the cluster's disks still take
 }
 
 // ResultKind implements Result.

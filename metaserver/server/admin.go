@@ -35,6 +35,7 @@ func (s *Server) register(gs grpc.ServiceRegistrar) {
 		meta.CallServer:     handle(s.serverState),
 		meta.CallGroup:      handle(s.groupState),
 		meta.CallEndSession: handle(s.endSession),
+		meta.CallSetQuota:   handle(s.setQuota),
 	})
 }
 
@@ -290,6 +291,17 @@ func (s *Server) endSession(ctx context.Context, q *meta.EndSessionCall) (*meta.
 	return s.inGroup(ctx, q.Group, &state.CloseSession{Session: q.Session})
 }
 
+func (s *Server) setQuota(ctx context.Context, q *meta.QuotaCall) (*meta.Empty, error) {
+	op := &state.SetQuota{Drive: q.Drive}
+	if op.SetBytes = q.MaxBytes != nil; op.SetBytes {
+		op.MaxBytes = *q.MaxBytes
+	}
+	if op.SetFiles = q.MaxFiles != nil; op.SetFiles {
+		op.MaxFiles = *q.MaxFiles
+	}
+	return s.inGroup(ctx, q.Group, op)
+}
+
 // inGroup proposes an operation to a group that this server leads.
 func (s *Server) inGroup(ctx context.Context, group uint32, op state.Internal) (*meta.Empty, error) {
 	h, err := s.host(group)
@@ -377,7 +389,10 @@ func fillGroup(r *meta.GroupReply, v kv.View) error {
 		if err != nil {
 			return err
 		}
-		r.Drives = append(r.Drives, meta.DriveUse{ID: d.ID, Name: d.Name, Bytes: bytes, Files: files, Dropping: d.Dropped})
+		r.Drives = append(r.Drives, meta.DriveUse{
+			ID: d.ID, Name: d.Name, Bytes: bytes, Files: files,
+			MaxBytes: d.MaxBytes, MaxFiles: d.MaxFiles, Dropping: d.Dropped,
+		})
 	}
 	sessions, err := state.Sessions(v)
 	if err != nil {

@@ -75,6 +75,7 @@ type maintainer struct {
 	copies map[chunk.ServerID]chunk.BlockID // where the repair of a server goes on
 	freed  tree.FreedKey                    // where the deletion of freed blocks goes on
 	closed meta.SessionID                   // where the sweep goes on
+	passes uint64
 }
 
 func newMaintainer(s *Server, h *host) *maintainer {
@@ -99,7 +100,7 @@ func (m *maintainer) pass(ctx context.Context) error {
 	if err := m.refreshMap(ctx, len(freed) > 0 || len(closed) > 0); err != nil {
 		return err
 	}
-	return errors.Join(m.repair(ctx), m.deleteFreed(ctx, freed), m.sweep(ctx, closed))
+	return errors.Join(m.repair(ctx), m.deleteFreed(ctx, freed), m.sweep(ctx, closed), m.measure(ctx))
 }
 
 // deletable lists the next freed blocks and closed sessions. Both are final:

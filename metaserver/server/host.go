@@ -26,6 +26,7 @@ type host struct {
 	group *consensus.Group
 	log   *slog.Logger
 	clock clock.Clock
+	space space
 
 	core     *core.Server // owned by run
 	mail     *mailbox[core.Event]
@@ -34,6 +35,7 @@ type host struct {
 	ctx      context.Context
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
+	metrics  *metrics    // owned by run; nil: nothing is measured
 	timer    clock.Timer // owned by run
 	lastNow  int64       // newest stamp given; owned by run
 	term     uint64      // of the core's newest reign; owned by run
@@ -50,10 +52,10 @@ type proposal struct {
 	future *consensus.Future
 }
 
-func newHost(id uint32, g *consensus.Group, ck clock.Clock, ttl core.Time, log *slog.Logger) *host {
+func newHost(id uint32, g *consensus.Group, cfg *Config) *host {
 	h := &host{
-		id: id, group: g, log: log, clock: ck,
-		core: core.New(core.Config{TTL: ttl}),
+		id: id, group: g, log: cfg.Log, clock: cfg.Clock,
+		core: core.New(core.Config{TTL: core.Time(cfg.TTL)}), metrics: newMetrics(cfg.Metrics, id),
 		mail: newMailbox[core.Event](), proposed: newMailbox[proposal](),
 		readGate: make(chan struct{}, readers),
 		streams:  map[core.StreamID]*clientStream{},
@@ -115,15 +117,21 @@ func (h *host) run() {
 				h.do(ef)
 			}
 		}
+		h.metrics.publish(h.core, h.clock.Mono())
 	}
 }
 
 func (h *host) do(ef core.Effect) {
 	switch ef := ef.(type) {
 	case core.Send:
-		if nl, ok := ef.Frame.(*meta.NotLeader); ok {
+		switch f := ef.Frame.(type) {
+		case *meta.NotLeader:
 			// The core hears of its own reign only; Raft knows who leads now.
-			nl.Leader, nl.Address = h.group.Leader()
+			f.Leader, f.Address = h.group.Leader()
+		case *meta.Welcome:
+			f.Now = h.wall()
+		case *meta.Renewed:
+			f.Now = h.wall()
 		}
 		if st := h.stream(ef.Stream); st != nil {
 			if !st.send(ef.Frame) {
@@ -142,6 +150,8 @@ func (h *host) do(ef core.Effect) {
 		h.spawn(func() { h.mail.put(core.Confirmed{Round: ef.Round, Err: h.confirmReign(term)}) })
 	case core.Read:
 		h.spawnRead(func() core.Event { return core.ReadDone{Token: ef.Token, Outcome: h.read(ef)} })
+	case core.ReadTouched:
+		h.spawnRead(func() core.Event { return h.readTouched(ef) })
 	case core.ReadSession:
 		h.spawnRead(func() core.Event { return h.readSession(ef) })
 	case core.FindOrphans:
@@ -150,6 +160,8 @@ func (h *host) do(ef core.Effect) {
 		h.finishCall(ef.Token, ef.Outcome)
 	case core.Timer:
 		h.setTimer(ef.At)
+	case core.HandedOver:
+		h.metrics.handedOver(ef.Took)
 	case core.Notice:
 		h.log.Info(ef.Text, "group", h.id, "session", uint64(ef.Session))
 	}
@@ -164,7 +176,13 @@ func (h *host) setTimer(at core.Time) {
 	h.timer = h.clock.AfterFunc(durationAtLeast(d), func() { h.mail.put(core.Tick{}) })
 }
 
-// propose stamps an entry with the wall clock, never backwards, and appends it.
+// wall is the wall clock of the entries, never backwards.
+func (h *host) wall() int64 {
+	h.lastNow = max(h.lastNow, h.clock.Now().UnixNano())
+	return h.lastNow
+}
+
+// propose stamps an entry with the wall clock and appends it.
 func (h *host) propose(ef core.Propose) {
 	h.lastNow = max(h.lastNow+1, h.clock.Now().UnixNano())
 	ef.Entry.Now = h.lastNow
@@ -250,7 +268,19 @@ func (h *host) read(ef core.Read) meta.Outcome {
 	if err != nil {
 		return meta.Failed(err)
 	}
+	h.space.fill(res)
 	return meta.Outcome{Result: res}
+}
+
+func (h *host) readTouched(ef core.ReadTouched) core.Event {
+	v, err := h.group.View()
+	if err != nil {
+		return core.Touched{Token: ef.Token, Err: err}
+	}
+	defer v.Release()
+	ev := core.Touched{Token: ef.Token}
+	ev.Set, ev.Err = state.Touches(v, ef.Drive, ef.Op)
+	return ev
 }
 
 func (h *host) readSession(ef core.ReadSession) core.Event {

@@ -24,7 +24,6 @@ import (
 	"agentdrive/internal/errs"
 	"agentdrive/internal/obs"
 	"agentdrive/internal/rpc"
-	"agentdrive/metaserver/core"
 	"agentdrive/metaserver/state"
 	"agentdrive/replication/consensus"
 	"agentdrive/replication/members"
@@ -130,7 +129,7 @@ func (s *Server) openGroup(id uint32) (*host, error) {
 		// would keep the group registered.
 		return nil, errs.E("metaserver.open", errs.Other, fmt.Sprintf("group %d", id), errors.Join(err, stream.Close()))
 	}
-	return newHost(id, g, s.cfg.Clock, core.Time(s.cfg.TTL), s.cfg.Log), nil
+	return newHost(id, g, &s.cfg), nil
 }
 
 // Close stops the groups. Clients find another server. Calling it again

@@ -30,6 +30,8 @@ type Cluster interface {
 	Drives(ctx context.Context) ([]Drive, error)
 	// Drive returns one drive. errs.NotExist.
 	Drive(ctx context.Context, name string) (Drive, error)
+	// SetQuota changes the limits of a drive. errs.NotExist.
+	SetQuota(ctx context.Context, name string, q Quota) (Drive, error)
 	// DeleteDrive removes a drive. errs.NotExist; errs.Busy while it is
 	// mounted, unless force.
 	DeleteDrive(ctx context.Context, name string, force bool) error
@@ -80,7 +82,13 @@ type Drive struct {
 	Group uint32 `json:"group"`
 	Bytes uint64 `json:"bytes"`
 	Files uint64 `json:"files"`
+	// Limits of Bytes and Files; 0: there is none.
+	MaxBytes uint64 `json:"max_bytes"`
+	MaxFiles uint64 `json:"max_files"`
 }
+
+// Quota is a change of limits: 0 takes one away, nil leaves it.
+type Quota struct{ MaxBytes, MaxFiles *uint64 }
 
 // Mount is one mount, as the servers' session or this host's registry knows
 // it.

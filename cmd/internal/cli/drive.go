@@ -61,6 +61,22 @@ func runDriveGet(ctx context.Context, a *App, in *Input) error {
 	})
 }
 
+func runDriveSet(ctx context.Context, a *App, in *Input) error {
+	q := Quota{MaxBytes: in.limit("max-bytes"), MaxFiles: in.limit("max-files")}
+	if q == (Quota{}) {
+		return usage("`agentdrive drive set` needs --max-bytes or --max-files").WithHint(seeHelp(find("drive set")))
+	}
+	ctx, cancel := context.WithTimeout(ctx, in.duration("timeout"))
+	defer cancel()
+	return a.withCluster(in, func(c Cluster) error {
+		d, err := c.SetQuota(ctx, in.Args[0], q)
+		if err != nil {
+			return err
+		}
+		return a.result(d, "drive %s: %s in %s files", d.Name, outOf(d.Bytes, d.MaxBytes, size), outOf(d.Files, d.MaxFiles, count))
+	})
+}
+
 func runDriveDelete(ctx context.Context, a *App, in *Input) error {
 	ctx, cancel := context.WithTimeout(ctx, in.duration("timeout"))
 	defer cancel()
@@ -76,7 +92,7 @@ func (a *App) printDrives(drives []Drive) error {
 	w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "DRIVE\tFILES\tSIZE\tGROUP")
 	for _, d := range drives {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%d\n", d.Name, d.Files, size(d.Bytes), d.Group)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", d.Name, outOf(d.Files, d.MaxFiles, count), outOf(d.Bytes, d.MaxBytes, size), d.Group)
 	}
 	if err := w.Flush(); err != nil {
 		return errs.E("", errs.IO, "standard output", err)
@@ -90,6 +106,16 @@ func list[T any](v []T) []T {
 		return []T{}
 	}
 	return v
+}
+
+func count(n uint64) string { return fmt.Sprint(n) }
+
+// outOf shows a use and its limit, if there is one.
+func outOf(n, limit uint64, show func(uint64) string) string {
+	if limit == 0 {
+		return show(n)
+	}
+	return show(n) + " of " + show(limit)
 }
 
 // size shows bytes for people.

@@ -84,7 +84,10 @@ func (l listening) CreateDrive(context.Context, string) (Drive, error) { return 
 func (l listening) Drives(context.Context) ([]Drive, error)            { return nil, nil }
 func (l listening) Drive(context.Context, string) (Drive, error)       { return Drive{}, nil }
 func (l listening) DeleteDrive(context.Context, string, bool) error    { return nil }
-func (l listening) Close() error                                       { return nil }
+func (l listening) SetQuota(context.Context, string, Quota) (Drive, error) {
+	return Drive{}, nil
+}
+func (l listening) Close() error { return nil }
 
 // memory is a Cluster of drives in memory.
 type memory struct {
@@ -118,6 +121,21 @@ func (m *memory) Drive(_ context.Context, name string) (Drive, error) {
 	if !ok {
 		return d, errs.E("drive.get", errs.NotExist, "no drive "+name, nil).WithHint("`agentdrive drive list` shows them")
 	}
+	return d, nil
+}
+
+func (m *memory) SetQuota(ctx context.Context, name string, q Quota) (Drive, error) {
+	d, err := m.Drive(ctx, name)
+	if err != nil {
+		return d, err
+	}
+	if q.MaxBytes != nil {
+		d.MaxBytes = *q.MaxBytes
+	}
+	if q.MaxFiles != nil {
+		d.MaxFiles = *q.MaxFiles
+	}
+	m.drives[name] = d
 	return d, nil
 }
 

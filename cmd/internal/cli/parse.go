@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -23,6 +24,8 @@ const (
 	Address              // host:port
 	Addrs                // host:port,host:port
 	Choice               // one of Flag.Choices
+	Size                 // bytes with a unit, or "none"
+	Count                // integer >= 0, or "none"
 )
 
 // Flag is one flag of a verb.
@@ -75,6 +78,16 @@ func (in *Input) number(name string) int {
 func (in *Input) duration(name string) time.Duration {
 	d, _ := time.ParseDuration(in.text(name)) // checked by normalize
 	return d
+}
+
+// limit gives a Size or Count, nil if there is none.
+func (in *Input) limit(name string) *uint64 {
+	v := in.text(name)
+	if v == "" {
+		return nil
+	}
+	n, _ := strconv.ParseUint(v, 10, 64) // checked by normalize
+	return &n
 }
 
 func (in *Input) addrs(name string) []string {
@@ -215,6 +228,16 @@ func normalize(f Flag, where, v string) (string, error) {
 		if n, err := strconv.Atoi(v); err != nil || n < 0 {
 			return "", bad("a number")
 		}
+	case Size, Count:
+		n, ok := parseSize(v, f.Type == Size)
+		if !ok {
+			want := `a number, or "none"`
+			if f.Type == Size {
+				want = `a size like 500M, 10GiB or "none"`
+			}
+			return "", bad(want)
+		}
+		return strconv.FormatUint(n, 10), nil
 	case Duration:
 		if d, err := time.ParseDuration(v); err != nil || d <= 0 {
 			return "", bad("a duration like 60s or 2m")
@@ -239,6 +262,36 @@ func normalize(f Flag, where, v string) (string, error) {
 	case Text:
 	}
 	return v, nil
+}
+
+// parseSize reads an integer, with a unit if units is set: K, M, G, T, P, E and
+// KiB to EiB are powers of 1024, KB to EB powers of 1000. "none" is 0.
+func parseSize(v string, units bool) (n uint64, ok bool) {
+	if v == "none" {
+		return 0, true
+	}
+	digits := strings.TrimRight(v, "KMGTPEkiB")
+	n, err := strconv.ParseUint(digits, 10, 64)
+	unit := v[len(digits):]
+	if err != nil || unit == "" || !units {
+		return n, err == nil && unit == ""
+	}
+	power := strings.Index("BKMGTPE", strings.ToUpper(unit[:1]))
+	base := uint64(1024)
+	switch {
+	case unit == "B", len(unit) == 1 && power > 0, power > 0 && unit[1:] == "iB":
+	case power > 0 && unit[1:] == "B":
+		base = 1000
+	default:
+		return 0, false
+	}
+	for range power {
+		if n > math.MaxUint64/base {
+			return 0, false
+		}
+		n *= base
+	}
+	return n, true
 }
 
 func (c *Command) checkArgs(args []string) error {

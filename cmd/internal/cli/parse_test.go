@@ -43,9 +43,12 @@ func TestUsageErrors(t *testing.T) {
 		{"--jsn", "", []string{"needs a verb"}},
 		{"stauts", "", []string{`"stauts"`, "did you mean `agentdrive status`"}},
 		{"frobnicate", "", []string{"agentdrive help"}},
-		{"drive", "", []string{"create, list, get, delete"}},
+		{"drive", "", []string{"create, list, get, set, delete"}},
 		{"drive crate x", "", []string{"did you mean `agentdrive drive create`"}},
-		{"drive zzz", "", []string{"create, list, get, delete"}},
+		{"drive zzz", "", []string{"create, list, get, set, delete"}},
+		{"drive set demo", "", []string{"--max-bytes or --max-files", "drive set --help"}},
+		{"drive set demo --max-bytes 10X", "", []string{`"10X"`, "a size like"}},
+		{"drive set demo --max-files 1K", "", []string{`"1K"`, "a number"}},
 		{"drive create", "", []string{"needs NAME", "agentdrive drive create NAME"}},
 		{"drive create a b", "", []string{`no argument "b"`}},
 		{"up --detch", "", []string{"--detch", "did you mean `--detach`"}},
@@ -220,4 +223,22 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q: %v is no usage error", line, err)
 		}
 	})
+}
+
+func TestParseSize(t *testing.T) {
+	for _, tc := range []struct {
+		v    string
+		want uint64
+		ok   bool
+	}{
+		{"0", 0, true}, {"none", 0, true}, {"123", 123, true}, {"5B", 5, true},
+		{"1K", 1024, true}, {"1k", 1024, true}, {"2KiB", 2048, true}, {"2kB", 2000, true}, {"3MB", 3e6, true}, {"3M", 3 << 20, true},
+		{"10GiB", 10 << 30, true}, {"2TB", 2e12, true}, {"15E", 15 << 60, true}, {"16E", 0, false}, {"18446744073709551615", 1<<64 - 1, true},
+		{"", 0, false}, {"K", 0, false}, {"-1", 0, false}, {"1.5G", 0, false}, {"1KK", 0, false}, {"1iB", 0, false}, {"1Ki", 0, false}, {"1BB", 0, false}, {"1 K", 0, false},
+	} {
+		n, ok := parseSize(tc.v, true)
+		if ok != tc.ok || ok && n != tc.want {
+			t.Errorf("%q: %d, %v; want %d, %v", tc.v, n, ok, tc.want, tc.ok)
+		}
+	}
 }

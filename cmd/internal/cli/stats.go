@@ -31,6 +31,13 @@ Prometheus reads the same numbers from a mount started with --metrics; every ser
 	}
 }
 
+// stats is the answer of `stats --json`.
+type stats struct {
+	Dir     string          `json:"dir"`
+	Waits   uint64          `json:"waits"` // replies of servers that calls of applications waited for
+	Metrics []mountd.Metric `json:"metrics"`
+}
+
 func runStats(ctx context.Context, a *App, in *Input) error {
 	r, dir, err := mountPoint(in)
 	if err != nil {
@@ -43,7 +50,13 @@ func runStats(ctx context.Context, a *App, in *Input) error {
 		return err
 	}
 	if a.json {
-		return a.result(map[string]any{"dir": dir, "metrics": list}, "")
+		out := stats{Dir: dir, Metrics: list}
+		for _, m := range list {
+			if m.Name == "agentdrive_client_waits_total" {
+				out.Waits = uint64(m.Value)
+			}
+		}
+		return a.result(out, "")
 	}
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)

@@ -146,6 +146,22 @@ func driveCommands() []*Command {
 		{Name: "drive list", Run: runDriveList, Summary: "list all drives", Flags: []Flag{dataFlag, serversFlag, timeout}},
 		{Name: "drive get", Run: runDriveGet, Summary: "show one drive", Args: name, Flags: []Flag{dataFlag, serversFlag, timeout}},
 		{
+			Name: "drive set", Run: runDriveSet, Summary: "limit what a drive may take", Args: name,
+			Help: `Work that would make the drive grow beyond a limit fails with EDQUOT ("disk quota exceeded"); df shows the limit as the size of the filesystem. Files are inodes of every type, those included that are deleted but still open somewhere. Bytes are those written: a hole takes none.
+
+A limit below what is there already deletes nothing; it stops growth. A limit that is not named stays as it is.`,
+			Flags: []Flag{
+				dataFlag, serversFlag,
+				{Name: "max-bytes", Type: Size, Value: "SIZE", NoEnv: true, Help: "bytes like 500M, 10GiB, 2TB (K = KiB = 1024, KB = 1000); 0 or none: no limit"},
+				{Name: "max-files", Type: Count, Value: "N", NoEnv: true, Help: "files; 0 or none: no limit"},
+				timeout,
+			},
+			Examples: []Example{
+				{"agentdrive drive set demo --max-bytes 10GiB --max-files 1000000", ""},
+				{"agentdrive drive set demo --max-bytes none", "take the limit of bytes away"},
+			},
+		},
+		{
 			Name: "drive delete", Run: runDriveDelete, Summary: "delete a drive and everything in it", Args: name,
 			Help:  `Refuses while the drive is mounted somewhere, unless --force: those mounts then answer with errors.`,
 			Flags: []Flag{dataFlag, serversFlag, {Name: "force", NoEnv: true, Help: "even while it is mounted"}, timeout},

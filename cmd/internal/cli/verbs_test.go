@@ -37,7 +37,13 @@ func TestDriveVerbs(t *testing.T) {
 		{"drive create other --if-not-exists --json", ExitDone, `"created":true`},
 		{"drive get nosuch", ExitNotFound, "hint: `agentdrive drive list`"},
 		{"drive get nosuch --json", ExitNotFound, `"kind":"not_exist"`},
-		{"drive get demo --json", ExitDone, `{"name":"demo","id":1,"group":1,"bytes":0,"files":0}`},
+		{"drive get demo --json", ExitDone, `{"name":"demo","id":1,"group":1,"bytes":0,"files":0,"max_bytes":0,"max_files":0}`},
+		{"drive set demo --max-bytes 10GiB --max-files 500", ExitDone, "drive demo: 0 B of 10.0 GiB in 0 of 500 files"},
+		{"drive set demo --max-bytes none", ExitDone, "drive demo: 0 B in 0 of 500 files"},
+		{"drive set demo --max-bytes 5KB --json", ExitDone, `"max_bytes":5000,"max_files":500}`},
+		{"drive list", ExitDone, "0 of 500"},
+		{"drive set demo --max-files=0 --json", ExitDone, `"max_bytes":5000,"max_files":0}`},
+		{"drive set nosuch --max-files 1", ExitNotFound, "nosuch"},
 		{"drive list", ExitDone, "demo"},
 		{"drive delete demo", ExitInUse, "mounted"},
 		{"drive delete --force demo", ExitDone, "deleted"},
@@ -68,7 +74,7 @@ func TestStatusShape(t *testing.T) {
 	wantKeys(t, got, "version", "cluster", "healthy", "serving", "degraded", "servers", "drives", "mounts", "repair")
 	first := func(key string) map[string]any { return got[key].([]any)[0].(map[string]any) }
 	wantKeys(t, first("servers"), "role", "id", "pid", "address", "state", "leader", "groups")
-	wantKeys(t, first("drives"), "name", "id", "group", "bytes", "files")
+	wantKeys(t, first("drives"), "name", "id", "group", "bytes", "files", "max_bytes", "max_files")
 	wantKeys(t, first("mounts"), "drive", "path", "dir", "pid", "session", "mode", "state")
 	wantKeys(t, got["repair"].(map[string]any), "blocks", "bytes")
 

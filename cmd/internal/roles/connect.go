@@ -94,7 +94,10 @@ func drives(v *View) []cli.Drive {
 	list := []cli.Drive{}
 	for _, d := range v.Drives {
 		u := use[d.ID]
-		list = append(list, cli.Drive{Name: d.Name, ID: uint64(d.ID), Group: d.Group, Bytes: u.Bytes, Files: u.Files})
+		list = append(list, cli.Drive{
+			Name: d.Name, ID: uint64(d.ID), Group: d.Group,
+			Bytes: u.Bytes, Files: u.Files, MaxBytes: u.MaxBytes, MaxFiles: u.MaxFiles,
+		})
 	}
 	return list
 }
@@ -164,6 +167,7 @@ func withUse(d meta.DriveInfo, g *meta.GroupReply) cli.Drive {
 	for _, u := range g.Drives {
 		if u.ID == d.ID {
 			out.Bytes, out.Files = u.Bytes, u.Files
+			out.MaxBytes, out.MaxFiles = u.MaxBytes, u.MaxFiles
 		}
 	}
 	return out
@@ -180,6 +184,19 @@ func (c *connection) Drive(ctx context.Context, name string) (cli.Drive, error) 
 		return cli.Drive{}, err
 	}
 	return withUse(d, g), nil
+}
+
+// SetQuota implements cli.Cluster.
+func (c *connection) SetQuota(ctx context.Context, name string, q cli.Quota) (cli.Drive, error) {
+	var d meta.DriveInfo
+	if err := c.mc.Leader(ctx, 0, meta.CallFindDrive, &meta.DriveCall{Name: name}, &d); err != nil {
+		return cli.Drive{}, err
+	}
+	call := &meta.QuotaCall{Group: d.Group, Drive: d.ID, MaxBytes: q.MaxBytes, MaxFiles: q.MaxFiles}
+	if err := c.mc.Leader(ctx, d.Group, meta.CallSetQuota, call, &meta.Empty{}); err != nil {
+		return cli.Drive{}, err
+	}
+	return c.Drive(ctx, name)
 }
 
 // DeleteDrive implements cli.Cluster.

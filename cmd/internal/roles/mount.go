@@ -29,9 +29,10 @@ func (r Runner) Serve(ctx context.Context, c mountd.Config) (mountd.Filesystem, 
 	}
 	reg := obs.NewRegistry()
 	reg.RegisterProcess("mount", r.Version)
+	registerClient(reg, client)
 	m, err := kernel.New(client, kernel.Config{
 		Dir: c.Dir, Root: client.Root().Ino, Source: "agentdrive:" + c.Drive,
-		ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, Logger: log,
+		ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, Logger: log, Metrics: reg,
 	})
 	if err != nil {
 		ended, cancel := context.WithCancel(ctx)

@@ -1,0 +1,340 @@
+package kernel
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"agentdrive/fuseclient/core"
+	"agentdrive/metaserver/meta"
+)
+
+func (s *scene) open(name string, flags int) int {
+	s.t.Helper()
+	fd, err := unix.Open(s.path(name), flags, 0)
+	must(s.t, err)
+	return fd
+}
+
+func (s *scene) pread(fd int, off int64, n int) string {
+	s.t.Helper()
+	buf := make([]byte, n)
+	got, err := unix.Pread(fd, buf, off)
+	must(s.t, err)
+	return string(buf[:got])
+}
+
+func (s *scene) set(change func(fs *memFS)) {
+	s.fs.mu.Lock()
+	defer s.fs.mu.Unlock()
+	change(s.fs)
+}
+
+// sneak changes data without a trace in size or times, as a writer does that
+// sets them back.
+func (s *scene) sneak(ino meta.Ino, data string) func() {
+	return func() {
+		n := s.fs.inodes[ino]
+		if len(n.data) != len(data) {
+			s.t.Fatal("another size")
+		}
+		n.data = []byte(data)
+	}
+}
+
+// TestPagesKeptAndDropped: pages read under a lease are read again only after
+// an invalidation, of the inode or of their range.
+func TestPagesKeptAndDropped(t *testing.T) {
+	s := newScene(t, nil)
+	a, b := strings.Repeat("a", 8192), strings.Repeat("b", 8192)
+	ino := s.file("f", a)
+	fd := s.open("f", unix.O_RDONLY)
+	if s.pread(fd, 0, 8192) != a {
+		t.Fatal("first read")
+	}
+	// A change that the kernel is not told of is not seen: so it does cache.
+	s.set(func(*memFS) { s.sneak(ino, b)() })
+	if s.pread(fd, 0, 8192) != a {
+		t.Error("pages were not kept")
+	}
+	<-s.fs.invalidate(nil, core.Inval{Ino: ino, Attr: true})
+	if s.pread(fd, 0, 8192) != a {
+		t.Error("forgetting attributes dropped pages")
+	}
+	<-s.fs.invalidate(nil, core.Inval{Ino: ino, Off: 4096, Len: 1})
+	if got := s.pread(fd, 0, 8192); got != a[:4096]+b[:4096] {
+		t.Errorf("after the second page was dropped: %q... %q...", got[:1], got[4096:4097])
+	}
+	<-s.fs.invalidate(nil, core.Inval{Ino: ino})
+	if s.pread(fd, 0, 8192) != b {
+		t.Error("pages outlived the invalidation")
+	}
+	must(t, unix.Close(fd))
+	s.end()
+}
+
+// TestPagesWithoutLease: what a READ without a lease brings is not shown to a
+// read that begins later, even if size and times do not tell (C6).
+func TestPagesWithoutLease(t *testing.T) {
+	s := newScene(t, nil)
+	s.set(func(fs *memFS) { fs.lives, fs.keep = core.Cache{}, false })
+	ino := s.file("f", "aaaa")
+	fd := s.open("f", unix.O_RDONLY)
+	for i := range 200 {
+		want := fmt.Sprintf("%04d", i)
+		s.set(func(*memFS) { s.sneak(ino, want)() })
+		if got := s.pread(fd, 0, 4); got != want {
+			t.Fatalf("read %q, want %q", got, want)
+		}
+	}
+	// Nobody asks for attributes: the pages go by themselves.
+	until(t, "the pages are gone", func() bool {
+		s.m.conn.led.mu.Lock()
+		defer s.m.conn.led.mu.Unlock()
+		return len(s.m.conn.led.files) == 0
+	})
+	must(t, unix.Close(fd))
+	s.end()
+}
+
+// TestReadersWithoutLease: many readers of one file do not keep each other
+// from their pages.
+func TestReadersWithoutLease(t *testing.T) {
+	s := newScene(t, nil)
+	s.set(func(fs *memFS) { fs.lives, fs.keep = core.Cache{}, false })
+	data := strings.Repeat("0123456789abcdef", 1<<14) // 256 KiB
+	s.file("f", data)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 10 {
+				got, err := os.ReadFile(s.path("f"))
+				if err != nil || string(got) != data {
+					t.Errorf("%d bytes, %v", len(got), err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s.end()
+}
+
+// TestWrittenPagesWithoutLease: the kernel keeps no copy of what was written
+// without a lease.
+func TestWrittenPagesWithoutLease(t *testing.T) {
+	s := newScene(t, nil)
+	s.set(func(fs *memFS) { fs.keep = false })
+	ino := s.file("f", strings.Repeat("a", 4096))
+	fd := s.open("f", unix.O_RDWR)
+	_, err := unix.Pwrite(fd, bytes.Repeat([]byte("w"), 4096), 0)
+	must(t, err)
+	s.set(func(*memFS) { s.sneak(ino, strings.Repeat("b", 4096))() })
+	if got := s.pread(fd, 0, 4096); got[0] != 'b' {
+		t.Errorf("read %q after another mount wrote", got[0])
+	}
+	must(t, unix.Close(fd))
+	s.end()
+}
+
+// TestInvalidateBehindOwnWrite: the kernel holds a page locked while a WRITE
+// of part of it is open, which may wait for the invalidation at the servers.
+func TestInvalidateBehindOwnWrite(t *testing.T) {
+	s := newScene(t, nil)
+	ino := s.file("f", strings.Repeat("a", 1<<16))
+	fd := s.open("f", unix.O_RDWR)
+	s.pread(fd, 0, 4096)
+	s.fs.hang(isOp(func(w core.WriteFile) bool { return true }))
+	done := s.start(func() error {
+		_, err := unix.Pwrite(fd, []byte("w"), 20_000)
+		return err
+	})
+	<-s.fs.invalidate(s.sneak(ino, strings.Repeat("b", 1<<16)), core.Inval{Ino: ino})
+	s.fs.letGo()
+	must(t, <-done)
+	if got := s.pread(fd, 0, 1); got != "b" {
+		t.Errorf("read %q far from what was written", got)
+	}
+	if got := s.pread(fd, 19_999, 3); got != "bwb" {
+		t.Errorf("read %q around what was written, want bwb", got)
+	}
+	must(t, unix.Close(fd))
+	s.end()
+}
+
+// TestInvalidateBehindLateWrite: the WRITE comes while the invalidation waits
+// for a READ, and would hang it in its turn.
+func TestInvalidateBehindLateWrite(t *testing.T) {
+	s := newScene(t, nil)
+	ino := s.file("f", strings.Repeat("a", 1<<20))
+	rd, wr := s.open("f", unix.O_RDONLY), s.open("f", unix.O_WRONLY)
+	must(t, unix.Fadvise(rd, 0, 0, unix.FADV_RANDOM))
+	s.fs.hang(func(op any) bool {
+		switch op.(type) {
+		case core.ReadFile, core.WriteFile:
+			return true
+		}
+		return false
+	})
+	read := s.start(func() error {
+		_, err := unix.Pread(rd, make([]byte, 100), 0)
+		return err
+	})
+	told := s.fs.invalidate(s.sneak(ino, strings.Repeat("b", 1<<20)), core.Inval{Ino: ino})
+	wrote := s.start(func() error {
+		_, err := unix.Pwrite(wr, []byte("w"), 500_000)
+		return err
+	})
+	<-told // READ and WRITE are still open
+	s.fs.letGo()
+	must(t, <-read)
+	must(t, <-wrote)
+	if got := s.pread(rd, 499_999, 3); got != "bwb" {
+		t.Errorf("read %q, want bwb", got)
+	}
+	must(t, unix.Close(rd))
+	must(t, unix.Close(wr))
+	s.end()
+}
+
+// TestInvalidateBehindOwnTruncate: so with a SETATTR of the size.
+func TestInvalidateBehindOwnTruncate(t *testing.T) {
+	s := newScene(t, nil)
+	ino := s.file("f", strings.Repeat("a", 8192))
+	fd := s.open("f", unix.O_RDWR)
+	s.pread(fd, 0, 8192)
+	s.fs.hang(isOp(func(a *meta.SetAttr) bool { return a.Set&meta.SetSize != 0 }))
+	done := s.start(func() error { return unix.Ftruncate(fd, 5000) })
+	<-s.fs.invalidate(s.sneak(ino, strings.Repeat("b", 8192)), core.Inval{Ino: ino})
+	s.fs.letGo()
+	must(t, <-done)
+	if got := s.pread(fd, 0, 9000); got != strings.Repeat("b", 5000) {
+		t.Errorf("%d bytes beginning with %q, want 5000 of b", len(got), got[:1])
+	}
+	must(t, unix.Close(fd))
+	s.end()
+}
+
+// TestAppliedLateReads: reads race with changes and their invalidations; no
+// read shows what was over before it began.
+func TestAppliedLateReads(t *testing.T) {
+	s := newScene(t, nil)
+	ino := s.file("f", "00000000")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	truth := 0 // completed changes
+	stop := make(chan struct{})
+	for range 3 {
+		fd := s.open("f", unix.O_RDONLY)
+		wg.Go(func() {
+			defer unix.Close(fd)
+			buf := make([]byte, 8)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				mu.Lock()
+				least := truth
+				mu.Unlock()
+				if _, err := unix.Pread(fd, buf, 0); err != nil {
+					t.Error(err)
+					return
+				}
+				if got, err := strconv.Atoi(string(buf)); err != nil || got < least {
+					t.Errorf("read %q (%v) after change %d was complete", buf, err, least)
+					return
+				}
+			}
+		})
+	}
+	for i := 1; i <= 500; i++ {
+		<-s.fs.invalidate(s.sneak(ino, fmt.Sprintf("%08d", i)), core.Inval{Ino: ino})
+		mu.Lock()
+		truth = i
+		mu.Unlock()
+	}
+	close(stop)
+	wg.Wait()
+	s.end()
+}
+
+// appDirty maps a file shared, writes a byte for each line that it is sent,
+// and shows the byte after it.
+func appDirty(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		if in.Text() != "" {
+			b[0] = in.Text()[0]
+		}
+		fmt.Printf("%c\n", b[1])
+	}
+	return unix.Munmap(b)
+}
+
+// TestMappedPages: an invalidation brings the dirty pages of a mapping (C7)
+// and makes the next load ask; pages without a lease leave a mapping, too.
+func TestMappedPages(t *testing.T) {
+	s := newScene(t, nil)
+	ino := s.file("f", strings.Repeat("a", 4096))
+	p := app(t, "dirty", s.path("f"))
+	in, err := p.StdinPipe()
+	must(t, err)
+	out, err := p.StdoutPipe()
+	must(t, err)
+	must(t, p.Start())
+	lines := bufio.NewScanner(out)
+	ask := func(line string) string {
+		t.Helper()
+		_, err := io.WriteString(in, line+"\n")
+		must(t, err)
+		if !lines.Scan() {
+			t.Fatal("the program ended")
+		}
+		return lines.Text()
+	}
+	if got := ask("x"); got != "a" {
+		t.Errorf("the mapping shows %q", got)
+	}
+	<-s.fs.invalidate(nil, core.Inval{Ino: ino})
+	s.set(func(fs *memFS) {
+		if n := fs.inodes[ino]; n.data[0] != 'x' {
+			t.Errorf("what was written through the mapping did not come: %q", n.data[0])
+		}
+		if fs.counts["writeback"] == 0 {
+			t.Error("no WRITE was flagged as writeback")
+		}
+	})
+	<-s.fs.invalidate(func() { s.fs.inodes[ino].data[1] = 'b' }, core.Inval{Ino: ino})
+	if got := ask(""); got != "b" {
+		t.Errorf("the mapping shows %q after another mount wrote b", got)
+	}
+	// Without a lease the page goes by itself.
+	s.set(func(fs *memFS) { fs.keep = false })
+	<-s.fs.invalidate(nil, core.Inval{Ino: ino})
+	if got := ask(""); got != "b" {
+		t.Errorf("the mapping shows %q", got)
+	}
+	s.set(func(fs *memFS) { fs.inodes[ino].data[1] = 'c' })
+	until(t, "the mapping shows c", func() bool { return ask("") == "c" })
+	must(t, in.Close())
+	must(t, p.Wait())
+	s.end()
+}
