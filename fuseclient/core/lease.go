@@ -427,7 +427,7 @@ func (c *Client) lastNameGone(n *node) {
 // retire gives an inode without names back if nobody uses it, and one of which
 // nothing is known: a rename may have taken its last name.
 func (c *Client) retire(n *node) {
-	if p, _ := c.pins.table.Get(n.ino); (n.gone || !n.attrOK) && !n.dying && n.lease > meta.LeaseNone && p.kernel == 0 && !c.busy(n) {
+	if p, known := c.pins.table.Get(n.ino); (n.gone || known && !n.attrOK) && !n.dying && n.lease > meta.LeaseNone && p.kernel == 0 && !c.busy(n) {
 		n.dying = true
 		c.leases.dead = append(c.leases.dead, n)
 	}
