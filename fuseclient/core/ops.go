@@ -205,7 +205,7 @@ func (c *Client) reply(r *meta.Reply) {
 	}
 	c.granted(o, r.Grants)
 	switch {
-	case r.Outcome.Err != nil && r.Outcome.Err.Kind == errs.Again:
+	case r.Outcome.Err != nil && (r.Outcome.Err.Kind == errs.Again || c.roomComes(o, r)):
 		c.delay(o)
 	case r.Outcome.Err != nil:
 		o.done(nil, r.Outcome.Err)
@@ -215,6 +215,25 @@ func (c *Client) reply(r *meta.Reply) {
 		o.done(r.Outcome.Result, nil)
 	}
 	c.reapLingering()
+}
+
+// roomComes reports whether the drive was full for an operation only because
+// inodes that were removed here have not been given back yet, or were when it
+// was on its way: who removes a file may make another.
+func (c *Client) roomComes(o *op, r *meta.Reply) bool {
+	if r.Outcome.Err.Kind != errs.Quota || o.pause >= maxQuotaPause {
+		return false
+	}
+	if r.ID <= c.pins.given || len(c.pins.giveBack) > 0 {
+		return true
+	}
+	waits := false
+	c.leases.table.Scan(func(ino meta.Ino, n *node) bool {
+		p, _ := c.pins.table.Get(ino)
+		waits = n.gone && p.kernel == 0 && p.replies > 0
+		return !waits
+	})
+	return waits
 }
 
 // delay puts an operation that the server could not start yet aside. It was
