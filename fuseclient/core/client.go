@@ -13,16 +13,15 @@ import (
 
 // Delays that nobody needs to tune.
 const (
-	unpinDelay = Time(100e6) // pins given back wait so long for company
-	ackDelay   = Time(1e9)   // acknowledgements wait so long for a frame to ride on
-	lateDelay  = Time(200e6) // late copies wait so long for company
-	// An operation refused by the quota is not tried again after this pause.
-	maxQuotaPause = Time(640e6)
-	againDelay    = Time(20e6)  // first pause after errs.Again; doubles to maxDelay
-	maxDelay      = Time(1e9)   // longest pause between attempts of anything else
-	maxRetry      = Time(250e6) // longest pause between streams: a new leader is found at once
-	quietDelay    = Time(1e9)   // silence of a stream that owes an answer before it is questioned
-	helloPeriods  = 2           // RenewEvery periods to wait for Welcome
+	unpinDelay   = Time(100e6) // pins given back wait so long for company
+	ackDelay     = Time(1e9)   // acknowledgements wait so long for a frame to ride on
+	lateDelay    = Time(200e6) // late copies wait so long for company
+	againDelay   = Time(20e6)  // first pause after errs.Again; doubles to maxDelay
+	maxDelay     = Time(1e9)   // longest pause between attempts of anything else
+	quotaDelay   = Time(640e6) // until the room of what was given back is certain to be there
+	maxRetry     = Time(250e6) // longest pause between streams: a new leader is found at once
+	quietDelay   = Time(1e9)   // silence of a stream that owes an answer before it is questioned
+	helloPeriods = 2           // RenewEvery periods to wait for Welcome
 )
 
 // Client is the step machine. It is not safe for concurrent use.

@@ -205,7 +205,7 @@ func (c *Client) reply(r *meta.Reply) {
 	}
 	c.granted(o, r.Grants)
 	switch {
-	case r.Outcome.Err != nil && (r.Outcome.Err.Kind == errs.Again || c.roomComes(o, r)):
+	case r.Outcome.Err != nil && (r.Outcome.Err.Kind == errs.Again || c.roomComes(o, r.Outcome.Err)):
 		c.delay(o)
 	case r.Outcome.Err != nil:
 		o.done(nil, r.Outcome.Err)
@@ -217,14 +217,14 @@ func (c *Client) reply(r *meta.Reply) {
 	c.reapLingering()
 }
 
-// roomComes reports whether the drive was full for an operation only because
-// inodes that were removed here have not been given back yet, or were when it
-// was on its way: who removes a file may make another.
-func (c *Client) roomComes(o *op, r *meta.Reply) bool {
-	if r.Outcome.Err.Kind != errs.Quota || o.pause >= maxQuotaPause {
+// roomComes reports whether the drive was full for an operation perhaps only
+// because inodes that were removed here were not given back, or not long ago:
+// who removes a file may make another.
+func (c *Client) roomComes(o *op, err *errs.Error) bool {
+	if err.Kind != errs.Quota || o.pause >= quotaDelay {
 		return false
 	}
-	if r.ID <= c.pins.given || len(c.pins.giveBack) > 0 {
+	if len(c.pins.giveBack) > 0 || c.pins.given != 0 && c.now < c.pins.given+quotaDelay {
 		return true
 	}
 	waits := false

@@ -27,7 +27,7 @@ type pins struct {
 	declared bool
 	giveBack []meta.Pin
 	flushAt  Time
-	given    meta.OpID // operations up to this one were sent before something was given back
+	given    Time // when something was given back last
 }
 
 // pinned notes an entry reply.
@@ -100,7 +100,7 @@ func (c *Client) flushUnpins(now bool) {
 		n := min(len(p.giveBack), pinsPerUnpin)
 		c.send(&meta.Unpin{Pins: p.giveBack[:n:n]})
 		p.giveBack = p.giveBack[n:]
-		p.given = c.ops.last
+		p.given = c.now
 	}
 	if len(p.giveBack) == 0 {
 		p.giveBack, p.flushAt = nil, 0
