@@ -508,7 +508,7 @@ func describe(f meta.Frame) string {
 	case *meta.OpFrame:
 		return fmt.Sprintf("op %d %T %+v acked %v", f.ID, f.Op, f.Op, f.Acked)
 	case *meta.Reply:
-		return fmt.Sprintf("reply %d %s", f.ID, outcomeText(f.Outcome))
+		return fmt.Sprintf("reply %d grants %v %s", f.ID, f.Grants, outcomeText(f.Outcome))
 	}
 	return fmt.Sprintf("%T %+v", f, f)
 }

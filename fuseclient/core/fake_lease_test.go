@@ -15,6 +15,7 @@ type fakeLeases struct {
 	recall    *meta.Recall     // outstanding
 	acked     bool             // its Ack came; the log up to ackSeq is awaited
 	ackSeq    uint64
+	ackBy     *fakeSession
 	recallID  uint64
 	lastGroup uint64
 	refuse    func() bool // a grant?
@@ -43,7 +44,7 @@ func (s *fakeServer) leaseFrame(id meta.SessionID, ses *fakeSession, f meta.Fram
 		if s.recall == nil || f.Recall != s.recall.ID {
 			return nil
 		}
-		s.acked, s.ackSeq = true, f.LogSeq
+		s.acked, s.ackSeq, s.ackBy = true, f.LogSeq, ses
 		for _, it := range s.recall.Items {
 			s.lower(it.Ino, leftBy(it.Mode, s.lease[it.Ino]))
 		}
@@ -163,6 +164,9 @@ func (s *fakeServer) inosOf(r *meta.Reply) (inos []meta.Ino) {
 // grantIn adds grants to a reply that is about to be sent. A lease that is
 // held is repeated if the answer still holds.
 func (s *fakeServer) grantIn(r *meta.Reply, op meta.OpKind) {
+	if s.seen[r] == nil {
+		return
+	}
 	inos := s.inosOf(r)
 	slices.Sort(inos)
 	for _, ino := range slices.Compact(inos) {
@@ -190,4 +194,4 @@ func (s *fakeServer) begin(ino meta.Ino) *meta.Recall {
 }
 
 // free reports whether the recall has been answered and its log executed.
-func (s *fakeServer) free(log uint64) bool { return s.recall == nil || s.acked && log >= s.ackSeq }
+func (s *fakeServer) free() bool { return s.acked && (s.ackBy.ended || s.ackBy.log >= s.ackSeq) }

@@ -37,15 +37,15 @@ type file struct {
 	waiters []*waiter
 	appends []*appending
 
-	reads   int       // ReadMaps under way
-	shadows []*part   // published while those were under way
-	fence   uint64    // version of content that maps must not be older than
-	newest  uint64    // version of content after the last record of the log
-	cuts    []*cut    // truncations in the log
-	drops   uint64    // counts what dropMap was told
-	blind   meta.OpID // maps asked for up to this one lack what was placed without knowing its version
-	mapped  bool      // has had dirty pages of a mapping
-	dead    bool      // its last name went: data nobody asks for is not published
+	reads   int     // ReadMaps under way
+	shadows []*part // published while those were under way
+	fence   uint64  // version of content that maps must not be older than
+	blind   uint64  // seq of the last record of data of unknown version: maps must have been asked for after it
+	newest  uint64  // version of content after the last record of the log
+	cuts    []*cut  // truncations in the log
+	drops   uint64  // counts what dropMap was told
+	mapped  bool    // has had dirty pages of a mapping
+	dead    bool    // its last name went: data nobody asks for is not published
 
 	lost     *errs.Error // session loss: reported until all handles are closed
 	failed   error       // publication failed: reported once

@@ -63,7 +63,9 @@ func (c *Client) CheckInvariants() error {
 	case c.puts.running > c.cfg.MaxPuts || c.puts.running < 0:
 		bad = "blocks under way are miscounted"
 	default:
-		bad = c.checkLeases()
+		if bad = c.checkLeases(); bad == "" {
+			bad = c.checkData()
+		}
 	}
 	if bad == "" {
 		return nil

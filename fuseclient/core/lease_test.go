@@ -447,3 +447,28 @@ func TestLateAnswerIsOlder(t *testing.T) {
 	h.request(&meta.GetAttr{Ino: 10})
 	h.op()
 }
+
+// TestCrowdedTable: beyond the cap the least recently used go early.
+func TestCrowdedTable(t *testing.T) {
+	h := holding(t, func(c *Config) { c.MaxNodes = 3 })
+	for i := range 6 {
+		id := h.request(&meta.GetAttr{Ino: meta.Ino(10 + i)})
+		h.granted(h.op().ID, attrOf(meta.Ino(10+i), 0, 1), read(meta.Ino(10+i)))
+		h.answered(id)
+		h.after(1e6)
+	}
+	if n := h.c.Stats().Nodes; n != 6 {
+		t.Fatalf("%d nodes: the kernel believes their attributes", n)
+	}
+	for range 2 {
+		h.after(5e9)
+		for _, r := range frames[*meta.Renew](h) {
+			h.frame(&meta.Renewed{Seq: r.Seq, Now: 1e18})
+		}
+	}
+	h.after(1e9)
+	if n := h.c.Stats().Nodes; n != 3 {
+		t.Fatalf("%d nodes", n)
+	}
+	h.answered(h.request(&meta.GetAttr{Ino: 15}))
+}

@@ -69,8 +69,6 @@ func (c *Client) place(f *file, n int) {
 		at.attr.DataVersion++
 		version = at.attr.DataVersion
 		f.newest = version
-	} else {
-		f.blind = c.ops.last
 	}
 	for _, p := range parts {
 		p.rec, p.version, p.size = r, version, at.attr.Size
@@ -95,6 +93,9 @@ func (c *Client) place(f *file, n int) {
 	r.done = func(err error) { c.placedDone(f, r, err) }
 	r.ready = f.fill(r)
 	c.logAppend(r)
+	if !at.attrOK {
+		f.blind = r.seq
+	}
 }
 
 // stampRecord gives a Write the time that makes the servers' mtime what it is
@@ -304,6 +305,13 @@ func (c *Client) discard(f *file) {
 		}
 	}
 	c.fire(f)
+}
+
+// unsaid reports whether there is data of a file that answers of the servers
+// may know nothing of.
+func (c *Client) unsaid(ino meta.Ino) bool {
+	f, ok := c.files.Get(ino)
+	return ok && (f.dirty.bytes > 0 || len(f.parts) > 0)
 }
 
 // exactAttr reports whether the attributes of an inode held under LeaseWrite

@@ -434,6 +434,7 @@ func (c *Client) fire(f *file) {
 // and reports whether there was any.
 func (c *Client) dropData(f *file, err *errs.Error) bool {
 	c.takeAllSilently(f)
+	f.newest, f.blind, f.recorded = 0, 0, 0
 	if f.write != nil {
 		if f.write.id == 0 {
 			c.drop(f.write)

@@ -26,6 +26,7 @@ type reading struct {
 
 	whole bool   // the map of the whole file was asked for
 	held  bool   // a lease was held when it was
+	log   uint64 // the last seq of the log then
 	drops uint64 // file.drops then
 	keep  bool   // all maps so far may be kept
 	asked int
@@ -129,7 +130,7 @@ func (c *Client) askMap(rd *reading) {
 	if rd.whole {
 		body.Off, body.Len, body.Limit = 0, meta.MaxSize, mapExtents
 	}
-	rd.held, rd.drops = c.leaseOf(rd.file.ino) >= meta.LeaseRead, rd.file.drops
+	rd.held, rd.drops, rd.log = c.leaseOf(rd.file.ino) >= meta.LeaseRead, rd.file.drops, c.log.last
 	o := &op{body: body}
 	if !c.own(rd.file.ino) {
 		// Under a write lease what the servers lack lies over their map.
@@ -164,7 +165,7 @@ func (c *Client) mapped(rd *reading, o *op, res meta.Result, err error) {
 		return
 	}
 	attr := c.merged(m.Attr)
-	if m.Attr.DataVersion < c.fenceOf(rd.file) || o.id <= rd.file.blind {
+	if m.Attr.DataVersion < c.fenceOf(rd.file) || rd.log < rd.file.blind {
 		// Older than an own change that was answered meanwhile: with own newer
 		// data over it, it would show what never was.
 		if rd.asked++; rd.asked > maxAsks {
@@ -205,13 +206,22 @@ func (c *Client) mapped(rd *reading, o *op, res meta.Result, err error) {
 	c.readEnded(rd, &FilePlan{Attr: attr, Pieces: join(rd.pieces), Keep: keep}, nil)
 }
 
-// fenceOf is the version of content that a map must have at least. Without a
-// write lease nothing lies over it: others may have written since.
+// fenceOf is the version of content that a map must have at least. Under a
+// write lease that is the last one before what lies over it: all records on
+// their way. Otherwise nothing may be missing, for others may have written
+// since.
 func (c *Client) fenceOf(f *file) uint64 {
-	if c.own(f.ino) {
-		return f.fence
+	if !c.own(f.ino) {
+		return max(f.fence, f.newest)
 	}
-	return max(f.fence, f.newest)
+	at := c.nodeOf(f.ino).attr.DataVersion
+	if f.placed > 0 {
+		at = min(at, f.parts[0].version-1)
+	}
+	for _, x := range f.cuts {
+		at = min(at, x.version-1)
+	}
+	return at
 }
 
 // own reports whether all that is newer about a file than what the servers say

@@ -33,7 +33,7 @@ func (w *world) foreigner() {
 		return
 	}
 	ses := w.srv.sessions[w.srv.lastSes]
-	if !ses.ended && !w.srv.free(ses.log) {
+	if !ses.ended && !w.srv.free() {
 		if w.session != 0 && ses.claimed && !w.srv.acked && w.stream != x.stream {
 			w.recall() // that of the old stream is void
 		}
@@ -58,7 +58,6 @@ func (w *world) foreigner() {
 	n.data = written(n.data, uint64(x.off), x.data)
 	w.srv.touch(n)
 	f.set(bytes.Clone(n.data))
-	f.foreign++
 }
 
 func (w *world) recall() {
@@ -75,7 +74,7 @@ func (w *world) driveOut(e Invalidate) {
 	}
 	for _, it := range e.Items {
 		n := w.c.nodeOf(it.Ino)
-		if n != nil && it.Ino == x.file.ino && !it.Attr && it.Len == 0 && it.Off == 0 && !x.file.unknown && n.lease == meta.LeaseWrite {
+		if it.Ino == x.file.ino && !it.Attr && !x.file.unknown && n != nil && n.lease == meta.LeaseWrite {
 			data := make([]byte, 4096)
 			w.rng.Read(data)
 			w.lastReq++
@@ -92,6 +91,10 @@ func (w *world) endInval() {
 	if len(w.pages) > 0 {
 		k := w.pages[0]
 		w.pages = w.pages[1:]
+		if n := w.c.nodeOf(k.file.ino); n == nil || n.lease != meta.LeaseWrite {
+			delete(w.calls, k.id)
+			return // dirtied without a lease: only promised to be seen after msync
+		}
 		w.step(Request{ID: k.id, Op: k.op})
 		if _, open := w.calls[k.id]; open && !k.file.unknown {
 			w.fatal("dirty pages of %s wait while the kernel is told to forget", k.file.name)

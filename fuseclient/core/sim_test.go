@@ -25,6 +25,7 @@ type world struct {
 	srv  *fakeServer
 	hash hash.Hash64
 	calm bool // no more faults
+	lost bool // a session was lost
 
 	connect  *Connect // asked for
 	stream   uint64   // open, 0 none
@@ -62,8 +63,7 @@ type simFile struct {
 	reads   int
 	unknown bool // an outcome is unknown: not checked until the end
 	held    bool // has data that only the client has
-	foreign int  // changes by other mounts
-	changes int  // all changes
+	changes int  // how often data changed
 	kept    bool // the kernel may have pages that it need not ask for
 }
 
@@ -74,7 +74,6 @@ type call struct {
 	file *simFile
 	from int // ReadFile: index into past
 
-	foreign int // simFile.foreign when it began
 	changes int // simFile.changes when it began
 }
 
@@ -84,9 +83,13 @@ func newWorld(t testing.TB, seed int64, leases bool) *world {
 	w.srv = newFakeServer(w.fatal)
 	w.srv.again = func() bool { return !w.calm && w.rng.Intn(3) == 0 }
 	w.srv.mapMax = 2 + w.rng.Intn(20)
+	block := 16 << 10
+	if leases && seed%2 == 0 {
+		block = 64 << 10 // small files share blocks
+	}
 	w.c = New(Config{
 		Group: 1, Open: meta.Open{Nonce: [16]byte{1}}, NewBlockID: testIDs(),
-		MaxDirty: 128 << 10, BlockSize: 16 << 10, MaxPuts: 3, NoLeases: !leases,
+		MaxDirty: 128 << 10, BlockSize: block, MaxPuts: 3, NoLeases: !leases,
 	})
 	if leases {
 		w.srv.grantLeases(func() bool { return w.rng.Intn(5) == 0 })
@@ -104,27 +107,9 @@ func (w *world) fatal(format string, args ...any) {
 
 func (w *world) step(ev Event) {
 	w.t.Helper()
-	switch x := ev.(type) {
-	case FrameIn:
-		tr("%d >> %s", w.now, short(x.Frame))
-	case Request:
-		tr("%d REQ %d %s", w.now, x.ID, short(x.Op))
-	case BlockStored:
-		tr("%d stored %d", w.now, x.Token)
-	default:
-		tr("%d EV %T %+v", w.now, ev, ev)
-	}
+	w.traceEvent(ev)
 	for _, e := range append([]Effect(nil), w.c.Step(w.now, ev)...) {
-		switch x := e.(type) {
-		case Send:
-			tr("%d    << %s", w.now, short(x.Frame))
-		case Answer:
-			tr("%d    ANS %d %s %v", w.now, x.ID, short(x.Result), x.Err)
-		case PutBlock:
-			tr("%d    put %d len %d", w.now, x.Token, len(x.Data))
-		default:
-			tr("%d    eff %T %+v", w.now, e, e)
-		}
+		w.traceEffect(e)
 		w.effect(e)
 	}
 	if err := w.c.CheckInvariants(); err != nil {
@@ -245,7 +230,9 @@ func (w *world) deliver() {
 
 // sessionLost: what the client alone had is gone when it learns of it.
 func (w *world) sessionLost() {
+	w.lost = true
 	for _, f := range w.files {
+		f.kept = false // about to be told to forget; servers do not wait for it
 		if f.held || f.locked {
 			f.unknown = true
 		}
@@ -364,11 +351,11 @@ func (w *world) settle(what string, until func() bool) {
 	w.t.Helper()
 	w.calm = true
 	for i := 0; ; i++ {
-		if until() && w.foreign == nil && len(w.invals) == 0 && len(w.toServer)+len(w.held)+len(w.toClient)+len(w.puts)+len(w.lates) == 0 {
+		if until() && (w.session != 0 || w.state == StateEnded) && w.foreign == nil && len(w.invals) == 0 && len(w.toServer)+len(w.held)+len(w.toClient)+len(w.puts)+len(w.lates) == 0 {
 			return
 		}
 		if i > 20000 {
-			w.fatal("%s: not settled: %+v, %d calls, state %s", what, w.c.Stats(), len(w.calls), w.state)
+			w.fatal("%s: not settled: %+v, %d calls, state %s, change by another %+v, %d invalidations", what, w.c.Stats(), len(w.calls), w.state, w.foreign, len(w.invals))
 		}
 		w.serve()
 		w.releaseReply()

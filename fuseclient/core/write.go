@@ -41,7 +41,6 @@ func (c *Client) knownAttr(ino meta.Ino) meta.Attr {
 // else has the server execute it.
 func (c *Client) leasedWrite(r *request) {
 	w := r.write
-	n := c.nodeOf(w.Ino)
 	f, ok := c.files.Get(w.Ino)
 	switch {
 	case ok && f.lost != nil:
@@ -50,7 +49,7 @@ func (c *Client) leasedWrite(r *request) {
 	case c.bufferable(w):
 		c.roomFor(r)
 		return
-	case w.Writeback && n != nil && n.recalls > 0:
+	case w.Writeback && (c.recalled(w.Ino) || c.invalidating(w.Ino)):
 		c.writeAside(r)
 		return
 	}
@@ -78,16 +77,17 @@ func (c *Client) bufferable(w *WriteFile) bool {
 	return n.attrOK && c.mayBuffer(w.Ino) || !w.Append && c.driven(n)
 }
 
-// driven reports whether a recall, or the end of validity, makes the kernel write a file's dirty pages
-// right now.
-func (c *Client) driven(n *node) bool { return c.invalidating(n.ino) }
+// driven reports whether the kernel is told to forget the pages of a file that
+// is held exclusively: it writes the dirty ones, and waits for all others that
+// are being written.
+func (c *Client) driven(n *node) bool { return n.lease == meta.LeaseWrite && c.invalidating(n.ino) }
 
-// writeAside answers for dirty pages that a recall drives out of a file that
-// is not held exclusively: the recall waits for them, and the server, who
-// would have to execute them, for the recall. They are written after it.
+// writeAside answers for dirty pages that are driven out of a file that is not
+// held exclusively: a recall waits for them, and the server, who would have to
+// execute them, for the recall. They are written after it.
 func (c *Client) writeAside(r *request) {
 	w := *r.write
-	c.answer(r, &meta.AttrResult{Attr: c.merged(c.knownAttr(w.Ino)), Off: w.Off}, nil)
+	c.answer(r, &meta.AttrResult{Attr: meta.Attr{Ino: w.Ino, Mode: meta.ModeRegular}, Off: w.Off}, nil)
 	c.appendFile(&request{write: &w, quiet: true})
 }
 

@@ -346,7 +346,7 @@ func (c *conn) dropFree(ino meta.Ino, spans []span) bool {
 	}
 	for try := 0; ; try++ {
 		if c.led.obstructed(ino) && try < quickLooks {
-			// A goroutine more is cheaper than the coarse timers of Go.
+			// Not a timer: Go's are too coarse.
 			nap := unix.NsecToTimespec(int64(quickLook))
 			_ = unix.Nanosleep(&nap, nil) // shorter if a signal comes: no harm
 		} else {
