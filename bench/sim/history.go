@@ -132,6 +132,7 @@ func (h *history) look(k *kernel, key histKey, value string, inv stamp, how stri
 	h.looks[key] = append(h.looks[key], look{key, value, k, inv, h.w.observe(), h.w.now, how})
 	if how == "cached" {
 		h.cached++
+		h.w.note("%s sees %s in its cache: %s", k.c.name, key, value)
 	}
 }
 
@@ -238,7 +239,7 @@ func (h *history) record(s meta.SessionID, op meta.Op) *mutation {
 	}
 	for _, m := range h.open[shape(c, op)] {
 		l := h.lives[s]
-		if m.refused || m.told && (m.k != l.k || m.lost != l.lost) {
+		if m.refused || m.k != l.k || m.told && m.lost != l.lost {
 			continue // done in another session, and lost with it
 		}
 		if m.index == 0 && !m.fails && h.w.oracle.latest[m.op] == nil {

@@ -166,6 +166,10 @@ func (k *kernel) answered(a client_core.Answer) {
 		if w.leases {
 			w.data.synced(k.c, op.Ino, x.inv, a.Err, false)
 		}
+	case client_core.WriteFile:
+		if op.Sync {
+			w.data.failed(k.c, op.Ino, x.inv, a.Err)
+		}
 	case client_core.Fsync:
 		k.c.w.data.failed(k.c, op.Ino, x.inv, a.Err)
 	}

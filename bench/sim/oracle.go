@@ -158,7 +158,11 @@ func (o *oracle) mutation(index uint64, now int64, it *state.Item, got meta.Outc
 	if got.Err != nil {
 		return
 	}
-	o.w.history.committed(index, o.w.history.byOp[sent.op], o.fs.changes)
+	m := o.w.history.byOp[sent.op]
+	if m != nil {
+		m.lost = o.w.history.lives[it.Session].lost
+	}
+	o.w.history.committed(index, m, o.fs.changes)
 	switch x := it.Op.(type) {
 	case *meta.Write:
 		o.stats.Blocks += len(x.Blocks)
@@ -508,7 +512,7 @@ func describe(f meta.Frame) string {
 	case *meta.OpFrame:
 		return fmt.Sprintf("op %d %T %+v acked %v", f.ID, f.Op, f.Op, f.Acked)
 	case *meta.Reply:
-		return fmt.Sprintf("reply %d %s", f.ID, outcomeText(f.Outcome))
+		return fmt.Sprintf("reply %d grants %v %s", f.ID, f.Grants, outcomeText(f.Outcome))
 	}
 	return fmt.Sprintf("%T %+v", f, f)
 }
