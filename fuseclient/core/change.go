@@ -230,6 +230,9 @@ func (c *Client) outdated(ino meta.Ino) {
 	if n == nil {
 		return
 	}
+	if n.lease == meta.LeaseWrite {
+		c.placeData(ino) // what only this client knows is in the log then, and comes back with the answer behind it
+	}
 	n.attrOK = false
 	n.changed = c.ops.last
 	if items := c.invalAttr(nil, n); len(items) > 0 {
@@ -283,6 +286,9 @@ func (c *Client) learnAttr(o *op, res meta.Result) {
 // fillAttr takes attributes that an answer granted, unless better ones are
 // known.
 func (c *Client) fillAttr(o *op, n *node, a *meta.Attr) {
+	if n.seq > c.log.acked && o.after < n.seq {
+		return // it may lack what was done locally before
+	}
 	if o.body.Kind().IsRead() && o.id <= n.changed || n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone || c.unsaid(n.ino) {
 		return
 	}

@@ -472,3 +472,32 @@ func TestCrowdedTable(t *testing.T) {
 	}
 	h.answered(h.request(&meta.GetAttr{Ino: 15}))
 }
+
+// TestDriveUse: statfs is answered from memory while nothing changes here, and
+// asked for again behind the answer.
+func TestDriveUse(t *testing.T) {
+	h := holding(t)
+	ask := func() *meta.StatFSResult { return h.answered(h.request(&meta.StatFS{})).(*meta.StatFSResult) }
+	id := h.request(&meta.StatFS{})
+	h.ok(h.op().ID, &meta.StatFSResult{Bytes: 5})
+	h.answered(id)
+	if u := ask(); u.Bytes != 5 {
+		t.Fatalf("%+v", u)
+	}
+	h.none("fresh")
+	h.after(useFresh)
+	if u := ask(); u.Bytes != 5 {
+		t.Fatalf("%+v", u)
+	}
+	h.ok(h.op().ID, &meta.StatFSResult{Bytes: 6})
+	if u := ask(); u.Bytes != 6 {
+		t.Fatalf("%+v", u)
+	}
+	h.own(1)
+	h.make(1, "f", meta.ModeRegular)
+	h.request(&meta.StatFS{})
+	sent := take[Send](h) // behind what was changed
+	if o, ok := sent[len(sent)-1].Frame.(*meta.OpFrame); !ok || o.After != 1 {
+		t.Fatalf("%+v", sent)
+	}
+}

@@ -132,7 +132,7 @@ func TestReadersWithoutLease(t *testing.T) {
 // TestWrittenPagesWithoutLease: the kernel keeps no copy of what was written
 // without a lease.
 func TestWrittenPagesWithoutLease(t *testing.T) {
-	s := newScene(t, nil)
+	s := newScene(t, cachedWrites)
 	s.set(func(fs *memFS) { fs.keep = false })
 	ino := s.file("f", strings.Repeat("a", 4096))
 	fd := s.open("f", unix.O_RDWR)
@@ -149,7 +149,7 @@ func TestWrittenPagesWithoutLease(t *testing.T) {
 // TestInvalidateBehindOwnWrite: the kernel holds a page locked while a WRITE
 // of part of it is open, which may wait for the invalidation at the servers.
 func TestInvalidateBehindOwnWrite(t *testing.T) {
-	s := newScene(t, nil)
+	s := newScene(t, cachedWrites)
 	ino := s.file("f", strings.Repeat("a", 1<<16))
 	fd := s.open("f", unix.O_RDWR)
 	s.pread(fd, 0, 4096)
@@ -171,12 +171,54 @@ func TestInvalidateBehindOwnWrite(t *testing.T) {
 	s.end()
 }
 
-// TestWriteIsNotSeenEarly: what a WRITE has put into a page that the kernel
-// already had is shown to others beside it as soon as it is there. A Backend
-// that must ask the servers first forgets the page meanwhile; the WRITE itself
-// does not stand in the way.
+// TestWriteIsNotSeenEarly: nobody beside the writer sees its bytes before the
+// write is answered, everybody does afterwards: those who read meanwhile, too.
 func TestWriteIsNotSeenEarly(t *testing.T) {
 	s := newScene(t, nil)
+	if !s.m.conn.directWrites {
+		t.Skip("this kernel maps no handle that bypasses its pages")
+	}
+	ino := s.file("f", strings.Repeat("a", 8192))
+	rd, fd := s.open("f", unix.O_RDONLY), s.open("f", unix.O_RDWR)
+	p := startDirty(t, s.path("f"))
+	if got := s.pread(rd, 4090, 10); got != "aaaaaaaaaa" {
+		t.Errorf("read %q", got)
+	}
+	for i, off := range []int64{1, 4095} {
+		s.fs.hang(isOp(func(core.WriteFile) bool { return true }))
+		done := s.start(func() error {
+			_, err := unix.Pwrite(fd, []byte{'w', byte('0' + i)}, off)
+			return err
+		})
+		if got := s.pread(rd, off, 2); got != "aa" {
+			t.Errorf("read %q while the write is open", got)
+		}
+		if got := p.ask(""); i == 0 && got != "a" {
+			t.Errorf("the mapping shows %q while the write is open", got)
+		}
+		s.fs.letGo()
+		must(t, <-done)
+		if got, want := s.pread(rd, off, 2), fmt.Sprint("w", i); got != want {
+			t.Errorf("read %q after the write, want %q", got, want)
+		}
+		until(t, "the mapping shows the write", func() bool { return p.ask("") == "w" })
+	}
+	s.set(func(fs *memFS) {
+		if fs.counts["read"] == 0 || string(fs.inodes[ino].data[:3]) != "aw0" {
+			t.Errorf("%d reads, data %q", fs.counts["read"], fs.inodes[ino].data[:3])
+		}
+	})
+	p.end()
+	must(t, unix.Close(fd))
+	must(t, unix.Close(rd))
+	s.end()
+}
+
+// TestForgetWhatAWriteShows: through the kernel's pages a WRITE shows its bytes
+// as soon as they are there. A Backend that must ask the servers first forgets
+// the page meanwhile; the WRITE itself does not stand in the way.
+func TestForgetWhatAWriteShows(t *testing.T) {
+	s := newScene(t, cachedWrites)
 	ino := s.file("f", strings.Repeat("a", 4096))
 	fd, rd := s.open("f", unix.O_RDWR), s.open("f", unix.O_RDONLY)
 	s.pread(rd, 0, 10)
@@ -199,10 +241,12 @@ func TestWriteIsNotSeenEarly(t *testing.T) {
 	s.end()
 }
 
+func cachedWrites(c *Config) { c.CachedWrites = true }
+
 // TestInvalidateBehindLateWrite: the WRITE comes while the invalidation waits
 // for a READ, and would hang it in its turn.
 func TestInvalidateBehindLateWrite(t *testing.T) {
-	s := newScene(t, nil)
+	s := newScene(t, cachedWrites)
 	ino := s.file("f", strings.Repeat("a", 1<<20))
 	rd, wr := s.open("f", unix.O_RDONLY), s.open("f", unix.O_WRONLY)
 	must(t, unix.Fadvise(rd, 0, 0, unix.FADV_RANDOM))

@@ -13,22 +13,27 @@ import (
 // Handles are numbers that never come again, with the access mode in the last
 // two bits: with FLUSH the kernel does not say otherwise whether a handle was
 // opened for writing. They name nothing here but the owners of locks.
-const handleStep = 4
+const (
+	handleStep   = 8
+	handleDirect = 4 // FOPEN_DIRECT_IO
+)
 
 // open answers OPEN and CREATE.
 //
 // The kernel keeps its pages where the Backend vouches for them; else the open
 // drops them, so that a mapping made after it sees what others wrote before
-// it. An O_APPEND handle
-// bypasses the page cache (C8): the kernel would copy appended bytes into
-// pages at the end of file it believes in.
+// it. An O_APPEND handle bypasses the page cache (C8): the kernel would copy
+// appended bytes into pages at the end of file it believes in. So does every
+// handle that can write, unless told otherwise: see Config.CachedWrites.
 func (f *fileSystem) open(ino meta.Ino, flags uint32, out *fuse.OpenOut) {
 	if f.backend.OpenFile(ino) {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	out.Fh = f.conn.handles.Add(handleStep) | uint64(flags&syscall.O_ACCMODE)
-	if flags&(syscall.O_APPEND|syscall.O_DIRECT) != 0 {
+	writes := flags&syscall.O_ACCMODE != syscall.O_RDONLY
+	if flags&(syscall.O_APPEND|syscall.O_DIRECT) != 0 || writes && f.conn.directWrites {
 		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+		out.Fh |= handleDirect
 	}
 }
 
@@ -78,6 +83,7 @@ const planAttempts = 5
 func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	buf = buf[:min(len(buf), int(in.Size))]
 	op := core.ReadFile{Ino: f.ino(in.NodeId), Off: in.Offset, Len: uint32(len(buf))}
+	f.conn.nodes.page(in.NodeId)
 	var n int
 	for attempt := 1; ; attempt++ {
 		plan, _, err := do[*core.FilePlan](f, &in.InHeader, op)
@@ -118,8 +124,18 @@ func (f *fileSystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 		KillPriv:  in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0,
 		Writeback: writeback,
 	}
-	if _, _, err := do[*meta.AttrResult](f, &in.InHeader, op); err != nil {
+	r, _, err := do[*meta.AttrResult](f, &in.InHeader, op)
+	if err != nil {
 		return 0, status(err)
+	}
+	if in.Fh&handleDirect != 0 && !writeback && f.conn.nodes.paged(in.NodeId) {
+		// The kernel dropped its pages of the range before it sent the
+		// request; whoever read since has brought them back as they were.
+		off := op.Off
+		if op.Append {
+			off = r.Off
+		}
+		f.conn.led.refilled(f.conn.call(in.Unique), op.Ino, pages(off, uint64(in.Size)))
 	}
 	return in.Size, fuse.OK
 }

@@ -96,6 +96,12 @@ type Config struct {
 	// Locks makes fcntl(2) and flock(2) locks operations of the Backend.
 	// Otherwise they are local to this kernel.
 	Locks bool
+	// CachedWrites sends write(2) through the kernel's pages. Processes beside
+	// the writer then see its bytes before the write is answered, and before
+	// other mounts do. Otherwise handles that can write bypass the pages,
+	// where the kernel can map such handles all the same (Linux 6.6); their
+	// reads come to the Backend.
+	CachedWrites bool
 	// Metrics receives counters and latencies of requests; nil: they are
 	// kept for Stats alone. Mounts that share a registry share them.
 	Metrics *obs.Registry

@@ -204,6 +204,15 @@ func (l *ledger) censor(c *Call, h header, in, reply []byte, ino func(uint64) me
 	})
 }
 
+// refilled makes sure that the kernel forgets a range after the reply.
+func (l *ledger) refilled(c *Call, ino meta.Ino, s span) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.drop == nil {
+		c.drop = l.promise(ino, s)
+	}
+}
+
 // distrust makes sure that the pages of a READ that an invalidation has
 // overtaken are dropped, whatever the answer said.
 func (l *ledger) distrust(c *Call, r core.ReadFile) {

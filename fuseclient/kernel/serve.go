@@ -42,27 +42,29 @@ type request struct {
 // now; whoever ends a request goes away if enough are idle. So somebody always
 // reads, however many requests wait for the Backend.
 type conn struct {
-	dev        *device
-	ps         *fuse.ProtocolServer
-	backend    Backend
-	root       meta.Ino
-	nodes      nodes
-	led        *ledger
-	locks      owners
-	handles    atomic.Uint64 // the last one given
-	stats      *connStats
-	epochs     epochs
-	hasEpoch   bool // FUSE_NOTIFY_INC_EPOCH is there
-	noEntries  bool // names get no lifetimes
-	log        *slog.Logger
-	maxRunning int
-	maxIdle    int
-	readBufs   sync.Pool // *[]byte of a largest request
-	smallBufs  sync.Pool // *[]byte of smallBuf bytes
-	replyBufs  [4]sync.Pool
-	workers    sync.WaitGroup
-	notes      sync.WaitGroup // goroutines that write notifications
-	gone       chan struct{}  // closed with dead
+	dev       *device
+	ps        *fuse.ProtocolServer
+	backend   Backend
+	root      meta.Ino
+	nodes     nodes
+	led       *ledger
+	locks     owners
+	handles   atomic.Uint64 // the last one given
+	stats     *connStats
+	epochs    epochs
+	hasEpoch  bool // FUSE_NOTIFY_INC_EPOCH is there
+	noEntries bool // names get no lifetimes
+	// directWrites: handles that can write bypass the kernel's pages.
+	directWrites bool
+	log          *slog.Logger
+	maxRunning   int
+	maxIdle      int
+	readBufs     sync.Pool // *[]byte of a largest request
+	smallBufs    sync.Pool // *[]byte of smallBuf bytes
+	replyBufs    [4]sync.Pool
+	workers      sync.WaitGroup
+	notes        sync.WaitGroup // goroutines that write notifications
+	gone         chan struct{}  // closed with dead
 
 	mu      sync.Mutex // guards what follows; taken before no other lock
 	idle    int

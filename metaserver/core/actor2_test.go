@@ -21,9 +21,8 @@ func (a *actor) reconnect() {
 	c.streams++
 	a.st, a.up, a.recalls = c.streams, nil, nil
 	c.step(StreamOpened{Stream: a.st})
-	se := c.s.sessions[a.session]
 	a.ready = true
-	a.send(&meta.Resume{Session: a.session, Epoch: se.Epoch, Nonce: se.Nonce})
+	a.send(&meta.Resume{Session: a.session, Epoch: 1, Nonce: [16]byte{a.nonce}})
 	a.ready = false
 }
 
@@ -168,7 +167,6 @@ func (a *actor) unlink(d meta.Ino, n string) {
 		a.over(k, i)
 		ino := res.Attr.Ino
 		a.over(aliveKey(ino), a.wrote(aliveKey(ino), start, 0))
-		delete(a.mtime, ino) // the client learns who it was
 		a.learnName(d, n, granted(d), 0)
 	})
 }

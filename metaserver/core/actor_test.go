@@ -139,12 +139,14 @@ func (a *actor) reply(f *meta.Reply) {
 	}
 	delete(a.ops, f.ID)
 	for _, g := range f.Grants {
-		if f.ID > a.gaveUp[g.Ino] {
+		if g.Kind == meta.LeaseNone {
+			delete(a.mtime, g.Ino)
+		} else if f.ID > a.gaveUp[g.Ino] {
 			a.lease[g.Ino] = max(a.lease[g.Ino], g.Kind)
 		}
 	}
 	w.done(f, func(ino meta.Ino) bool {
-		return f.ID > a.gaveUp[ino] && slices.ContainsFunc(f.Grants, func(g meta.Grant) bool { return g.Ino == ino })
+		return f.ID > a.gaveUp[ino] && slices.ContainsFunc(f.Grants, func(g meta.Grant) bool { return g.Ino == ino && g.Kind > meta.LeaseNone })
 	})
 }
 

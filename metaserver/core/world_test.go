@@ -214,7 +214,7 @@ func (w *world) call(st StreamID, id meta.OpID, op meta.Op) *meta.Reply {
 func grants(r *meta.Reply) string {
 	var list []string
 	for _, g := range r.Grants {
-		list = append(list, fmt.Sprintf("%d%c", g.Ino, " rw"[g.Kind]))
+		list = append(list, fmt.Sprintf("%d%c", g.Ino, "-rw"[g.Kind]))
 	}
 	return strings.Join(list, " ")
 }
