@@ -65,7 +65,11 @@ func (ad *adapter) idle() bool {
 
 // delay is how long a step takes: little, now and then much.
 func (ad *adapter) delay() int64 {
-	switch ad.rng.IntN(16) {
+	n := ad.rng.IntN(16)
+	if ad.k.c.w.plan.Slow {
+		n /= 3
+	}
+	switch n {
 	case 0:
 		return span(ad.rng, 1*ms, 40*ms)
 	case 1, 2:
