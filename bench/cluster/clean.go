@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,7 +20,7 @@ const sweep = `
 cat >/dev/null
 for i in 1 2 3; do
   while read -r _ dir _; do
-    case "$dir" in "$1"/*) umount -l "$dir" ;; esac
+    case "$dir" in "$1"/*) umount -f "$dir"; umount -l "$dir" ;; esac
   done </proc/self/mounts
   for p in /proc/[0-9]*; do
     case "$(tr '\0' ' ' <"$p/cmdline" 2>/dev/null)" in
@@ -54,6 +55,14 @@ func watch(root string) (stop func(), err error) {
 func (c *Cluster) clean() {
 	c.checkLogs()
 	for _, dir := range Mounts(c.Root) {
+		// By force first, which fails while the mount is in use and ends what
+		// waits in it all the same. A daemon that dies while it tells the
+		// kernel of a change, which waits for a request of its own, would
+		// never be gone otherwise.
+		syscall.Unmount(dir, syscall.MNT_FORCE)
+		if !slices.Contains(Mounts(c.Root), dir) {
+			continue
+		}
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			c.t.Errorf("umount -l %s: %v", dir, err)
 		}

@@ -17,7 +17,8 @@ type lockState struct {
 // ranges of file q that are locked, as one lock each.
 const ranges = 2
 
-// lockFile takes a flock, waiting or not.
+// lockFile takes a flock, waiting or not. It is given back by unlocking only:
+// the kernel does not wait for the RELEASE by which a close gives it back.
 func (w *worker) lockFile() {
 	if w.locks.let != nil {
 		return
@@ -31,11 +32,7 @@ func (w *worker) lockFile() {
 		how, text = how|unix.LOCK_NB, text+" NB"
 	}
 	w.take("lock/flock", text, mode, func() error { return retry(func() error { return unix.Flock(fd, how) }) }, func() error {
-		if w.chance(50) {
-			return unix.Flock(fd, unix.LOCK_UN)
-		}
-		w.locks.flock = -1
-		return unix.Close(fd)
+		return retry(func() error { return unix.Flock(fd, unix.LOCK_UN) })
 	})
 }
 

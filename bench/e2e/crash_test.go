@@ -87,10 +87,9 @@ func pidOf(t *testing.T, c *cluster.Cluster, dir string) int {
 
 // thing is a file or directory of the model.
 type thing struct {
-	id    int
-	dir   bool
-	mode  fs.FileMode
-	links int
+	id   int
+	dir  bool
+	mode fs.FileMode
 }
 
 // op is an operation that was answered (or the one that the kill cut off).

@@ -23,6 +23,17 @@ type user struct {
 // one a line. It gives the script with what came of each line.
 func runAs(t *testing.T, u user, dir, script string) string {
 	t.Helper()
+	cmd := scripted(t, u, dir, script)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("child of user %d: %v\n%s", u.uid, err, out)
+	}
+	return string(out)
+}
+
+// scripted is the command of runAs.
+func scripted(t *testing.T, u user, dir, script string) *exec.Cmd {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -32,17 +43,13 @@ func runAs(t *testing.T, u user, dir, script string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.Dir = dir
 	cmd.Env = []string{roleEnv + "=child"}
 	cmd.Stdin = strings.NewReader(script)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.uid, Gid: u.gid, Groups: u.groups}}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("child of user %d: %v\n%s", u.uid, err, out)
-	}
-	return string(out)
+	return cmd
 }
 
 // child runs the script on its standard input.

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -48,26 +48,54 @@ func (p *program) freeze(t *testing.T) (thaw func()) {
 	return thaw
 }
 
-// blocked waits until a process waits in the kernel for the mount.
-func blocked(t *testing.T, cmd *exec.Cmd, done <-chan error) {
+// waits reports whether a process came to wait in the kernel for the mount; if
+// not it ended, with err.
+func waits(t *testing.T, cmd *exec.Cmd, done <-chan error) (waits bool, err error) {
 	t.Helper()
 	path := fmt.Sprintf("/proc/%d/wchan", cmd.Process.Pid)
 	last := ""
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		select {
 		case err := <-done:
-			t.Fatalf("%q ended: %v; it should have waited", cmd.Args, err)
+			return false, err
 		default:
 		}
 		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // it has ended
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if last = string(b); strings.Contains(last, "request_wait_answer") {
-			return
+		// For the answer to a call, or for pages that are being read.
+		if last = string(b); strings.Contains(last, "request_wait_answer") || strings.Contains(last, "folio_wait") {
+			return true, nil
 		}
 	}
 	t.Fatalf("%q does not wait for the mount, but in %q", cmd.Args, last)
+	return false, nil
+}
+
+// blocked wants a process to wait in the kernel for the mount.
+func blocked(t *testing.T, cmd *exec.Cmd, done <-chan error) {
+	t.Helper()
+	if ok, err := waits(t, cmd, done); !ok {
+		t.Fatalf("%q ended: %v; it should have waited", cmd.Args, err)
+	}
+}
+
+// dies wants a process that waits to end by a signal.
+func dies(t *testing.T, cmd *exec.Cmd, done <-chan error, sig syscall.Signal) {
+	t.Helper()
+	if err := cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := await(t, fmt.Sprintf("%q after %v", cmd.Args, sig), done); !errors.As(err, &exit) {
+		t.Errorf("%q ended with %v, but was to be ended by %v", cmd.Args, err, sig)
+	} else if ws := exit.Sys().(syscall.WaitStatus); !ws.Signaled() || ws.Signal() != sig {
+		t.Errorf("%q: %v, want the end by %v", cmd.Args, exit, sig)
+	}
 }
 
 // start runs a command whose end is reported on a channel.
@@ -92,63 +120,6 @@ func await(t *testing.T, what string, done <-chan error) error {
 		t.Fatalf("%s did not end", what)
 		return nil
 	}
-}
-
-// TestStoppedServers: while the servers do not answer, operations wait; a
-// signal that means "stop" ends each of them; afterwards all go on, and those
-// that waited succeed.
-func TestStoppedServers(t *testing.T) {
-	p := needMount(t)
-	dir := p.mount(t, p.drive(t))
-	write(t, dir+"/f", []byte("content"))
-	if err := os.Mkdir(dir+"/d", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	waits := [][]string{
-		{"cat", dir + "/f"},
-		{"ls", dir + "/d"},
-		{"stat", dir + "/f"},
-		{"touch", dir + "/f"},
-		{"mkdir", dir + "/new"},
-		{"rm", dir + "/none"},
-		{"dd", "if=/dev/zero", "of=" + dir + "/f", "count=1", "conv=notrunc,fsync"},
-	}
-	thaw := p.freeze(t)
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
-		for _, args := range waits {
-			cmd, done := start(t, args...)
-			blocked(t, cmd, done)
-			if err := cmd.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
-			var exit *exec.ExitError
-			if err := await(t, fmt.Sprintf("%q after %v", args, sig), done); !errors.As(err, &exit) {
-				t.Errorf("%q ended with %v, but was to be ended by %v", args, err, sig)
-			} else if ws := exit.Sys().(syscall.WaitStatus); !ws.Signaled() || ws.Signal() != sig {
-				t.Errorf("%q: %v, want the end by %v", args, exit, sig)
-			}
-		}
-	}
-	var cmds []*exec.Cmd
-	var dones []<-chan error
-	for _, args := range [][]string{{"cat", dir + "/f"}, {"mkdir", dir + "/later"}, {"touch", dir + "/touched"}} {
-		cmd, done := start(t, args...)
-		blocked(t, cmd, done)
-		cmds, dones = append(cmds, cmd), append(dones, done)
-	}
-	thaw()
-	for i, done := range dones {
-		if err := await(t, fmt.Sprintf("%q", cmds[i].Args), done); err != nil {
-			t.Errorf("%q, which waited: %v", cmds[i].Args, err)
-		}
-	}
-	for _, name := range []string{"later", "touched"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			t.Error(err)
-		}
-	}
-	write(t, dir+"/after", []byte("yes"))
-	holds(t, dir+"/after", []byte("yes"))
 }
 
 // writer is a process that holds a file open. The tests themselves cannot: a

@@ -2,6 +2,7 @@ package scenes
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,11 +12,14 @@ import (
 )
 
 // One unlinks what the other holds open; the other goes on reading; then its
-// client dies, and with its session the file goes. The first is never held up.
+// client dies, and with its session the file goes. The first is not held up
+// where the dead one has no part; else until the end of that session.
 func TestUnlinkThenDies(t *testing.T) {
 	s := play(t, 1)
 	text := strings.Repeat("still here\n", 100_000)
 	s.must("write", func() error { return write(s.a+"/file", text) })
+	s.must("mkdir", func() error { return os.Mkdir(s.a+"/own", 0o755) })
+	s.Do("sync", s.a) // status knows what servers know
 	before := s.Status().Drives[0]
 	h := newHand(t)
 	h.ok(order{Do: "open", Path: s.b + "/file"})
@@ -26,6 +30,7 @@ func TestUnlinkThenDies(t *testing.T) {
 	if got := h.ok(order{Do: "read", N: len(text)}); got != text {
 		t.Fatalf("the unlinked file shows %s", brief(got))
 	}
+	s.Do("sync", s.a)
 	if st := s.Status().Drives[0]; st.Bytes < before.Bytes {
 		t.Errorf("%d bytes are used while the file is open, %d before", st.Bytes, before.Bytes)
 	}
@@ -37,8 +42,9 @@ func TestUnlinkThenDies(t *testing.T) {
 	begin := time.Now()
 	s.Eventually("end of the unlinked file", func() bool {
 		s.must("create, read, unlink (other dead)", func() error {
-			return errors.Join(write(s.a+"/x", "x"), shows(s.a+"/x", "x"), syscall.Unlink(s.a+"/x"))
+			return errors.Join(write(s.a+"/own/x", "x"), shows(s.a+"/own/x", "x"), syscall.Unlink(s.a+"/own/x"))
 		})
+		s.Do("sync", s.a)
 		st := s.Status().Drives[0]
 		return st.Bytes < before.Bytes && st.Files < before.Files
 	})

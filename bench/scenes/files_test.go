@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -271,6 +272,64 @@ func TestCountUnderLock(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// A file that is closed, and a process that ends, give their locks back: the
+// other, which waits for them, gets them.
+func TestLockedFileClosed(t *testing.T) {
+	cluster.NeedsLeases(t)
+	s := play(t, 1)
+	s.must("write", func() error { return write(s.a+"/file", "") })
+	for range 20 {
+		f, err := os.OpenFile(s.a+"/file", os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := os.OpenFile(s.b+"/file", os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.must("flock", func() error { return flock(f, syscall.LOCK_EX) })
+		if err := flock(g, syscall.LOCK_EX|syscall.LOCK_NB); err != syscall.EWOULDBLOCK {
+			t.Fatalf("flock of a file that the other has locked: %v", err)
+		}
+		got := make(chan error, 1)
+		go func() { got <- flock(g, syscall.LOCK_EX) }()
+		s.must("close, and the other gets the lock", func() error { return errors.Join(f.Close(), <-got) })
+		if err := g.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// a process with a lock is killed
+	cmd := exec.Command("flock", s.a+"/file", "sh", "-c", "echo locked; exec cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // flock and what it runs
+	if err := cmd.Start(); err != nil {
+		t.Skip(err)
+	}
+	if _, err := out.Read(make([]byte, 7)); err != nil {
+		t.Fatal(err)
+	}
+	g, err := os.OpenFile(s.b+"/file", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if err := flock(g, syscall.LOCK_EX|syscall.LOCK_NB); err != syscall.EWOULDBLOCK {
+		t.Errorf("flock of a file that the other's process has locked: %v", err)
+	}
+	s.must("kill, and the other gets the lock", func() error {
+		return errors.Join(syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL), flock(g, syscall.LOCK_EX))
+	})
+	cmd.Wait() // it was killed
 }
 
 // flock waits on, whatever signals the Go runtime sends itself.

@@ -25,6 +25,8 @@ type adapter struct {
 	orders    []*order
 	lookups   map[meta.Ino]uint64     // as counted by the daemon; look-up only
 	files     map[meta.Ino]*filePages // look-up only
+	changed   map[meta.Ino]uint64     // by own changes of names: seq of the answer; look-up only
+	setting   map[meta.Ino]int        // own SETATTRs open; look-up only
 	invals    int                     // invalidations under way
 	loose     int                     // written replies that the kernel has not applied
 	listings  []*reply                // of them, of READDIRPLUS
@@ -51,7 +53,7 @@ type order struct {
 func newAdapter(k *kernel) *adapter {
 	return &adapter{
 		k: k, rng: k.c.w.rand(k.c.name + " adapter"),
-		lookups: map[meta.Ino]uint64{}, files: map[meta.Ino]*filePages{},
+		lookups: map[meta.Ino]uint64{}, files: map[meta.Ino]*filePages{}, changed: map[meta.Ino]uint64{}, setting: map[meta.Ino]int{},
 	}
 }
 
@@ -101,8 +103,9 @@ func (ad *adapter) request(x *call) {
 		ad.soon(500*us, func() { ad.request(x) })
 		return
 	}
-	if x.op != nil {
-		ad.enter(x)
+	ad.enter(x)
+	if op, ok := x.op.(*meta.SetAttr); ok {
+		ad.setting[op.Ino]++
 	}
 	x.sent = true
 	ad.k.c.post(client_core.Request{ID: x.id, Op: x.op})
@@ -115,7 +118,36 @@ func (ad *adapter) answered(x *call, a client_core.Answer) {
 	r := &reply{x: x, a: a, at: ad.k.c.w.now, seq: ad.seq}
 	ad.unwritten = append(ad.unwritten, r)
 	ad.leaves(r)
+	ad.changes(r)
 	ad.soon(ad.delay(), func() { ad.write(r) })
+}
+
+// changes notes the inodes that an own change of names changes beside those
+// whose attributes are in its reply: Linux gives them no new version, and an
+// older reply may come after it.
+func (ad *adapter) changes(r *reply) {
+	if r.a.Err != nil || ad.rule() == AttrBesideChange {
+		return
+	}
+	switch op := r.x.op.(type) {
+	case *meta.Make:
+		ad.changed[op.Parent] = r.seq
+	case *meta.Link:
+		ad.changed[op.Parent] = r.seq
+	case *meta.Unlink:
+		ad.changed[op.Parent] = r.seq
+	case *meta.Rmdir:
+		ad.changed[op.Parent] = r.seq
+	case *meta.Rename:
+		ad.changed[op.OldParent], ad.changed[op.NewParent] = r.seq, r.seq
+		if a, ok := r.a.Result.(*meta.AttrResult); ok {
+			ad.changed[a.Attr.Ino] = r.seq
+		}
+	case *meta.SetXattr:
+		ad.changed[op.Ino] = r.seq
+	case *meta.RemoveXattr:
+		ad.changed[op.Ino] = r.seq
+	}
 }
 
 // count notes the references that a reply gives, before it is written.
@@ -166,6 +198,9 @@ func (ad *adapter) write(r *reply) {
 	}
 	w.after(ad.apply(), func() {
 		ad.loose--
+		if op, ok := r.x.op.(*meta.SetAttr); ok {
+			ad.setting[op.Ino]--
+		}
 		if list {
 			ad.listings = without1(ad.listings, r)
 		}
@@ -204,11 +239,15 @@ func (ad *adapter) age(r *reply) {
 	}
 }
 
-// censor takes away lifetimes that an invalidation has overtaken, and those of
-// attributes beside pages that are to go.
+// censor takes away lifetimes that an invalidation or an own change has
+// overtaken, and those of attributes beside pages that are to go. While an own
+// SETATTR is open no attributes live: Linux drops its reply when others came
+// meanwhile, and would believe those.
 func (ad *adapter) censor(r *reply) {
 	one := func(dir meta.Ino, name string, ino meta.Ino, c *client_core.Cache) {
-		if ad.pagesPending(ino) && ad.rule() != EarlyAttr {
+		_, own := r.x.op.(*meta.SetAttr)
+		if ad.pagesPending(ino) && ad.rule() != EarlyAttr || ad.changed[ino] > r.seq ||
+			!own && ad.setting[ino] > 0 && ad.rule() != AttrBesideSetattr {
 			c.Attr = 0
 		}
 		for _, o := range ad.orders {

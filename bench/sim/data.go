@@ -42,6 +42,7 @@ type dataWrite struct {
 	pub      stamp     // everybody sees it; 0 = not certain
 	lost     bool      // may be gone
 	reported bool      // and the application was told, or nobody was there to tell
+	unaware  bool      // lost, but the client does not know yet
 	mut      *mutation // of a truncation
 }
 
@@ -92,14 +93,18 @@ func (d *dataOracle) finish(x *dataWrite, a client_core.Answer, through, sync bo
 }
 
 // synced takes the answer of an fsync, flush or synchronous write that began
-// at inv. A success speaks for everything written before, lost or not.
-func (d *dataOracle) synced(c *client, ino meta.Ino, inv stamp, err error) {
+// at inv. A success speaks for everything written before, lost or not. With
+// leases a flush makes nothing durable, but it must not hide a loss.
+func (d *dataOracle) synced(c *client, ino meta.Ino, inv stamp, err error, durable bool) {
 	if err != nil {
 		return
 	}
 	now := d.w.observe()
 	for _, x := range d.files[ino] {
-		if x.client == c && x.resp != 0 && x.pub == 0 && !x.reported && x.resp < inv {
+		if x.client != c || x.resp == 0 || x.pub != 0 || x.reported || x.resp >= inv {
+			continue
+		}
+		if durable || !d.w.leases || x.lost && !x.unaware {
 			x.lost, x.pub = false, now
 		}
 	}
@@ -139,7 +144,7 @@ func (d *dataOracle) sessionLost(c *client) { d.uncertain(c) }
 func (d *dataOracle) ended(c *client) {
 	for _, x := range d.all {
 		if x.client == c && x.pub == 0 && !d.order.all(x) {
-			x.lost = true
+			x.lost, x.unaware = true, true
 		}
 	}
 }
@@ -160,7 +165,7 @@ func (d *dataOracle) blockFailed(c *client) { d.uncertain(c) }
 func (d *dataOracle) uncertain(c *client) {
 	for _, x := range d.all {
 		if x.client == c && x.pub == 0 && !(d.w.leases && d.order.all(x)) {
-			x.lost = true
+			x.lost, x.unaware = true, false
 			x.reported = x.reported || !c.kernel.isOpen(x.ino)
 		}
 	}

@@ -63,17 +63,18 @@ type version struct {
 
 // mutation is a change that an application asked for.
 type mutation struct {
-	k     *kernel
-	op    meta.Op
-	lost  int  // sessions lost before its answer
-	told  bool // the client has answered
-	inv   stamp
-	resp  stamp // 0: not answered, or nobody knows with what
-	ok    bool  // answered with success
-	fails bool  // answered with an error that says that nothing happened
-	at    int64 // of the answer
-	index uint64
-	keys  []histKey // what it would change, as far as its words tell
+	k       *kernel
+	op      meta.Op
+	lost    int  // sessions lost before its answer
+	told    bool // the client has answered
+	refused bool // with an error
+	inv     stamp
+	resp    stamp // 0: not answered, or nobody knows with what
+	ok      bool  // answered with success
+	fails   bool  // answered with an error that says that nothing happened
+	at      int64 // of the answer
+	index   uint64
+	keys    []histKey // what it would change, as far as its words tell
 }
 
 // look is something seen.
@@ -131,12 +132,13 @@ func (h *history) look(k *kernel, key histKey, value string, inv stamp, how stri
 	h.looks[key] = append(h.looks[key], look{key, value, k, inv, h.w.observe(), h.w.now, how})
 	if how == "cached" {
 		h.cached++
+		h.w.note("%s sees %s in its cache: %s", k.c.name, key, value)
 	}
 }
 
 // begins notes a mutation that goes to the daemon.
-func (h *history) begins(k *kernel, x *call, op meta.Op) *mutation {
-	m := &mutation{k: k, op: op, inv: x.inv, keys: shapeKeys(op)}
+func (h *history) begins(k *kernel, op meta.Op) *mutation {
+	m := &mutation{k: k, op: op, inv: h.w.observe(), keys: shapeKeys(op)}
 	h.byOp[op] = m
 	h.all = append(h.all, m)
 	s := shape(k.c, op)
@@ -146,10 +148,10 @@ func (h *history) begins(k *kernel, x *call, op meta.Op) *mutation {
 
 // answered notes that the client has decided: what it did by itself it did in
 // the session of this moment.
-func (h *history) answered(op any) {
+func (h *history) answered(op any, err error) {
 	if x, ok := op.(meta.Op); ok {
 		if m := h.byOp[x]; m != nil {
-			m.told, m.lost = true, m.k.c.lost
+			m.told, m.refused, m.lost = true, err != nil, m.k.c.lost
 		}
 	}
 }
@@ -157,7 +159,10 @@ func (h *history) answered(op any) {
 // ends notes its answer.
 func (h *history) ends(m *mutation, a client_core.Answer) {
 	m.at = h.w.now
+	_, isMake := m.op.(*meta.Make)
 	switch {
+	case isMake && opened(a):
+		m.fails = true // it found what it would have made
 	case a.Err == nil:
 		m.ok, m.resp = true, h.w.observe()
 	case errs.Is(a.Err, errs.Interrupted) || errs.Is(a.Err, errs.IO) || errs.Is(a.Err, errs.Unavailable) || errs.Is(a.Err, errs.Expired):
@@ -170,6 +175,12 @@ func (h *history) ends(m *mutation, a client_core.Answer) {
 	if e, ok := a.Result.(*meta.EntryResult); ok {
 		m.keys = append(m.keys, histKey{'a', e.Attr.Ino, ""})
 	}
+}
+
+// opened reports whether an answer tells of an inode that was there before.
+func opened(a client_core.Answer) bool {
+	e, ok := a.Result.(*meta.EntryResult)
+	return ok && !e.Created
 }
 
 // shape identifies a mutation in a log of a client, whose records carry more
@@ -228,7 +239,7 @@ func (h *history) record(s meta.SessionID, op meta.Op) *mutation {
 	}
 	for _, m := range h.open[shape(c, op)] {
 		l := h.lives[s]
-		if m.told && (m.k != l.k || m.lost != l.lost) {
+		if m.refused || m.k != l.k || m.told && m.lost != l.lost {
 			continue // done in another session, and lost with it
 		}
 		if m.index == 0 && !m.fails && h.w.oracle.latest[m.op] == nil {

@@ -156,13 +156,20 @@ func (k *kernel) answered(a client_core.Answer) {
 	if (a.Err == nil) == (a.Result == nil) {
 		w.fail("%s answers request %d with result %v and error %v", k.c.name, a.ID, a.Result, a.Err)
 	}
-	w.history.answered(x.op)
+	w.history.answered(x.op, a.Err)
 	k.checkStale(x, a.Err)
 	k.checkPassed(x, a)
 	// Of two flushes one is told of a loss: the order of their answers counts.
 	switch op := x.op.(type) {
 	case client_core.Flush:
 		k.c.w.data.failed(k.c, op.Ino, x.inv, a.Err)
+		if w.leases {
+			w.data.synced(k.c, op.Ino, x.inv, a.Err, false)
+		}
+	case client_core.WriteFile:
+		if op.Sync {
+			w.data.failed(k.c, op.Ino, x.inv, a.Err)
+		}
 	case client_core.Fsync:
 		k.c.w.data.failed(k.c, op.Ino, x.inv, a.Err)
 	}
@@ -389,7 +396,9 @@ func (k *kernel) sync(h *handle, op any, then func()) {
 	inv := k.c.w.last + 1
 	k.issue(op, func(a client_core.Answer) {
 		h.busy--
-		k.c.w.data.synced(k.c, h.ref.ino, inv, a.Err)
+		if _, fsync := op.(client_core.Fsync); fsync || !k.c.w.leases {
+			k.c.w.data.synced(k.c, h.ref.ino, inv, a.Err, true)
+		}
 		if then != nil {
 			then()
 		}

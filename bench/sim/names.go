@@ -75,8 +75,8 @@ func (k *kernel) stat(dir *ref, name string) {
 // change sends a mutation and tells the history.
 func (a *app) change(op meta.Op, done func(client_core.Answer), uses ...*ref) *call {
 	k := a.k
+	m := k.c.w.history.begins(k, op) // it may be answered at once
 	x := k.issue(op, nil, uses...)
-	m := k.c.w.history.begins(k, x, op)
 	x.done = func(ans client_core.Answer) {
 		k.c.w.history.ends(m, ans)
 		done(ans)

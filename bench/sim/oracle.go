@@ -179,6 +179,12 @@ func (o *oracle) delegated(index uint64, it *state.Item, got meta.Outcome) {
 		}
 		return
 	}
+	if got.Err != nil && got.Err.Kind == errs.Invalid && it.First > o.logged[it.Session]+1 {
+		return // what came before was lost with a reign; the client sends all of it again
+	}
+	if c := o.w.history.clients[it.Session]; got.Err != nil && got.Err.Kind == errs.Stale && c != nil && c.lost > 0 {
+		return // it took over a reference from its last session, which nobody promises
+	}
 	if got.Err != nil {
 		o.w.fail("entry %d: the log of session %d is refused: %s", index, it.Session, outcomeText(got))
 		return
@@ -206,13 +212,13 @@ func (o *oracle) ofData(s meta.SessionID, op meta.Op) bool {
 // record takes one record. Its outcome is not told; the model has one.
 func (o *oracle) record(index uint64, s meta.SessionID, seq uint64, r *meta.LogRecord) {
 	o.w.note("  %d: record %d of session %d at %d: %T %+v", index, seq, s, r.Now, r.Op, r.Op)
+	m := o.w.history.record(s, r.Op)
 	got, err := o.fs.execute(r.Op, r.Now)
 	if err != nil {
 		o.w.fail("entry %d, record %d of session %d: %T %+v: the model refuses it: %v", index, seq, s, r.Op, r.Op, err)
 		return
 	}
 	o.noteOrphans(r.Op, meta.Outcome{Result: got})
-	m := o.w.history.record(s, r.Op)
 	if m == nil && !o.ofData(s, r.Op) {
 		o.w.fail("entry %d, record %d of session %d: nobody asked for %T %+v", index, seq, s, r.Op, r.Op)
 		return
@@ -252,7 +258,9 @@ func (o *oracle) noteOrphans(op meta.Op, got meta.Outcome) {
 func (o *oracle) internal(index uint64, now int64, op state.Internal, got meta.Outcome) {
 	o.w.note("  %d: %T %+v -> %s", index, op, op, outcomeText(got))
 	if got.Err != nil {
-		if _, ok := op.(*state.OpenSession); !ok || got.Err.Kind != errs.Expired {
+		_, open := op.(*state.OpenSession)
+		_, alloc := op.(*state.AllocGroups)
+		if !open && !alloc || got.Err.Kind != errs.Expired {
 			o.w.fail("entry %d: %T failed: %s", index, op, outcomeText(got))
 			return
 		}
@@ -500,7 +508,7 @@ func describe(f meta.Frame) string {
 	case *meta.OpFrame:
 		return fmt.Sprintf("op %d %T %+v acked %v", f.ID, f.Op, f.Op, f.Acked)
 	case *meta.Reply:
-		return fmt.Sprintf("reply %d %s", f.ID, outcomeText(f.Outcome))
+		return fmt.Sprintf("reply %d grants %v %s", f.ID, f.Grants, outcomeText(f.Outcome))
 	}
 	return fmt.Sprintf("%T %+v", f, f)
 }

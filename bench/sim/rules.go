@@ -63,6 +63,11 @@ const (
 	WaitForOwnWrite
 	// EpochBesideListing: a new epoch begins while the kernel applies a listing.
 	EpochBesideListing
+	// AttrBesideChange: attributes answered before an own change of names live
+	// on when their reply comes after that of the change.
+	AttrBesideChange
+	// AttrBesideSetattr: attributes answered beside an own SETATTR live.
+	AttrBesideSetattr
 	// LogBeforeReply: a log leaves before its replies are with the kernel (M6).
 	LogBeforeReply
 	rules
@@ -73,7 +78,7 @@ var ruleNames = [rules]string{
 	"keep-ended-sessions", "reclaim-nothing", "unpin-early", "keep-pins", "resend-new-id", "drop-dirty",
 	"ack-before-durable", "hide-loss", "reorder-streams",
 	"lie-lifetimes", "full-lifetimes", "no-barrier", "no-retry", "keep-pages", "early-attr",
-	"wait-for-own-write", "epoch-beside-listing", "log-before-reply",
+	"wait-for-own-write", "epoch-beside-listing", "attr-beside-change", "attr-beside-setattr", "log-before-reply",
 }
 
 // server is the rule that the server's core breaks; client the client's.

@@ -226,8 +226,7 @@ func (a *app) send(h *handle, kind Kind, off, n uint32, fill func(data []byte, e
 		h.busy--
 		d.finish(x, ans, kind != Write, kind == WriteSync)
 		if kind == WriteSync {
-			d.failed(k.c, r.ino, x.inv, ans.Err)
-			d.synced(k.c, r.ino, x.inv, ans.Err)
+			d.synced(k.c, r.ino, x.inv, ans.Err, true)
 		}
 		if ans.Err == nil {
 			k.version++

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"slices"
+
 	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
 	"agentdrive/metaserver/rules"
@@ -176,11 +178,12 @@ func (c *Client) changeDone(o *op, res meta.Result, err error) {
 			n.changed = c.ops.last
 		}
 	}
-	was := c.exchanged(o)
+	t := o.touched
 	c.unblock(o)
 	if err != nil {
 		return
 	}
+	c.surprised(t, res)
 	switch b := o.body.(type) {
 	case *meta.Make:
 		c.learnEntry(o, b.Parent, b.Name, res)
@@ -198,11 +201,11 @@ func (c *Client) changeDone(o *op, res meta.Result, err error) {
 		if !ok {
 			return
 		}
-		if b.Flags&meta.RenameExchange == 0 && (b.OldParent != b.NewParent || b.OldName != b.NewName) {
-			// Two names of one inode both stay: then nothing is known.
-			if was == 0 || was != a.Attr.Ino {
-				c.learnName(o, b.OldParent, b.OldName, 0, 0)
-			}
+		// Of two names of one inode both stay: with several links the old name
+		// may be there still.
+		moved := b.OldParent != b.NewParent || b.OldName != b.NewName
+		if b.Flags&meta.RenameExchange == 0 && moved && (a.Attr.Nlink == 1 || a.Attr.IsDir()) {
+			c.learnName(o, b.OldParent, b.OldName, 0, 0)
 		}
 		c.learnName(o, b.NewParent, b.NewName, a.Attr.Ino, a.Attr.Mode)
 		c.learnAttr(o, res)
@@ -211,21 +214,26 @@ func (c *Client) changeDone(o *op, res meta.Result, err error) {
 	}
 }
 
-// exchanged is the inode that the new name of a rename stood for, as far as
-// the table remembers; 0 if nothing is known.
-func (c *Client) exchanged(o *op) meta.Ino {
-	b, ok := o.body.(*meta.Rename)
-	if !ok {
-		return 0
+// surprised handles the inode that a name really stood for: if it is not the
+// one that was expected, what is known of it was not given up before.
+func (c *Client) surprised(t *touched, res meta.Result) {
+	a, ok := res.(*meta.AttrResult)
+	if ok && !slices.Contains(t.inos, a.Attr.Ino) {
+		c.outdated(a.Attr.Ino)
 	}
-	n := c.nodeOf(b.NewParent)
+}
+
+// outdated drops attributes that turn out to be old.
+func (c *Client) outdated(ino meta.Ino) {
+	n := c.nodeOf(ino)
 	if n == nil {
-		return 0
+		return
 	}
-	if e := n.dir.get(b.NewName); e != nil {
-		return e.ino
+	n.attrOK = false
+	n.changed = c.ops.last
+	if items := c.invalAttr(nil, n); len(items) > 0 {
+		c.invalidate(items, nil)
 	}
-	return 0
 }
 
 // learnName takes what the answer to an own change says of a name.

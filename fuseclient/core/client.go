@@ -48,6 +48,8 @@ type Client struct {
 	log    logbook
 	epochs epochs
 	credit credit
+	use    driveUse
+	writes uint64       // changes asked for so far
 	locks  *locks.Table // granted to this mount, as session 0
 	stats  leaseStats
 	maps   maps

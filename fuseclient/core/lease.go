@@ -18,6 +18,8 @@ const (
 	idleTime    = Time(30e9) // a lease unused for so long beyond its lifetimes is given back
 	idleWrite   = 10         // a write lease, after so many times as long
 	idleBatch   = 512        // leases in one Release
+	// crowdedPause is between looks for leases to give back early.
+	crowdedPause = Time(100e6)
 )
 
 // node is what the client knows of one inode: its lease, and what may be
@@ -62,15 +64,16 @@ type leases struct {
 	acq   acquisitions
 	memo  cookies
 
-	recalls  []*recall // unanswered, oldest first
-	invals   []*inval  // the kernel is being told
-	lastTok  uint64
-	locked   btree.Map[meta.Ino, int] // requests open that hold the kernel's lock of a directory
-	draining int                      // nodes with drain
-	dead     []*node                  // without names, to be given back when nobody uses them
-	lapsed   bool                     // validity passed and was not renewed
-	progress uint64                   // moves whenever the flush of a recall may have moved
-	told     uint64                   // progress when the last Renew left
+	recalls   []*recall // unanswered, oldest first
+	invals    []*inval  // the kernel is being told
+	lastTok   uint64
+	locked    btree.Map[meta.Ino, int] // requests open that hold the kernel's lock of a directory
+	draining  int                      // nodes with drain
+	dead      []*node                  // without names, to be given back when nobody uses them
+	crowdedAt Time                     // when more leases than there should be are looked at next
+	lapsed    bool                     // validity passed and was not renewed
+	progress  uint64                   // moves whenever the flush of a recall may have moved
+	told      uint64                   // progress when the last Renew left
 }
 
 func (l *leases) init() { *l = leases{turns: list.New(), lastTok: l.lastTok} }
@@ -203,13 +206,18 @@ func (c *Client) lower(n *node, to meta.LeaseKind) {
 
 // granted takes the grants of a reply into the table. A lower kind than the
 // one held says only that the answer may be kept: leases fall by recalls, and
-// by what the client gives back.
+// by what the client gives back. None, in the reply to an own change, tells of
+// an inode that it changed without naming it.
 func (c *Client) granted(o *op, grants []meta.Grant) {
 	o.grants = grants
 	if c.cfg.NoLeases {
 		return
 	}
 	for _, g := range grants {
+		if g.Kind == meta.LeaseNone {
+			c.outdated(g.Ino)
+			continue
+		}
 		n := c.node(g.Ino)
 		if o.id <= n.ignore {
 			c.tidy(n)
@@ -348,39 +356,52 @@ func (c *Client) releaseIdle() {
 	if c.cfg.NoLeases || c.ses.phase != phaseReady || l.turns.Len() == 0 {
 		return
 	}
+	over := 0
+	if c.now >= l.crowdedAt {
+		over = l.table.Len() - c.cfg.MaxNodes
+	}
 	var idle []*node
-	over := l.table.Len() - c.cfg.MaxNodes
-	for e := l.turns.Front(); e != nil && len(idle) < idleBatch; {
+	e, last := l.turns.Front(), l.turns.Back()
+	for scanned := 0; e != nil && len(idle) < idleBatch && scanned < 2*idleBatch; scanned++ {
 		n := e.Value.(*node)
-		e = e.Next()
-		full := len(idle) < over
-		if !full && n.used+idleTime > c.now {
+		if e = e.Next(); n.turn == last {
+			e = nil // behind it are those that were looked at
+		}
+		crowded := len(idle) < over
+		if !crowded && n.used+idleTime > c.now {
 			break
 		}
-		end := c.lifetimesEnd(n)
-		if n.lease == meta.LeaseWrite && !n.gone {
-			end = max(end, n.at+(idleWrite-1)*idleTime)
-			if full {
-				end = c.lifetimesEnd(n)
-			}
-		}
-		if c.busy(n) || !full && end+idleTime > c.now || end > c.now {
-			// Looked at again when it could be idle.
-			if n.used = end; c.busy(n) || full {
-				n.used = max(end, c.now)
+		if from := c.idleFrom(n, crowded); from > c.now {
+			// Looked at again when it could be idle; the order by used stays
+			// nearly one, for lifetimes are short.
+			n.used = max(n.used, min(from-idleTime, c.now+maxLife))
+			if crowded {
+				n.used = c.now
 			}
 			l.turns.MoveToBack(n.turn)
-			if full {
-				over++
-				if over > l.table.Len() {
-					break
-				}
-			}
 			continue
 		}
 		idle = append(idle, n)
 	}
+	if over > 0 {
+		l.crowdedAt = c.now + crowdedPause
+	}
 	c.release(idle)
+}
+
+// idleFrom is when a node may be given back. A crowded table waits for
+// lifetimes only.
+func (c *Client) idleFrom(n *node, crowded bool) Time {
+	end := c.lifetimesEnd(n)
+	switch {
+	case c.busy(n):
+		return c.now + idleTime
+	case crowded:
+		return end
+	case n.lease == meta.LeaseWrite && !n.gone && n.at+idleWrite*idleTime > c.now:
+		return c.now + idleTime // looked at in turn
+	}
+	return max(end, n.at) + idleTime
 }
 
 // busy reports whether a node must keep its lease.
@@ -406,7 +427,7 @@ func (c *Client) lastNameGone(n *node) {
 // retire gives an inode without names back if nobody uses it, and one of which
 // nothing is known: a rename may have taken its last name.
 func (c *Client) retire(n *node) {
-	if p, _ := c.pins.table.Get(n.ino); (n.gone || !n.attrOK) && !n.dying && n.lease > meta.LeaseNone && p.kernel == 0 && !c.busy(n) {
+	if p, known := c.pins.table.Get(n.ino); (n.gone || known && !n.attrOK) && !n.dying && n.lease > meta.LeaseNone && p.kernel == 0 && !c.busy(n) {
 		n.dying = true
 		c.leases.dead = append(c.leases.dead, n)
 	}

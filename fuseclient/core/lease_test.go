@@ -447,3 +447,57 @@ func TestLateAnswerIsOlder(t *testing.T) {
 	h.request(&meta.GetAttr{Ino: 10})
 	h.op()
 }
+
+// TestCrowdedTable: beyond the cap the least recently used go early.
+func TestCrowdedTable(t *testing.T) {
+	h := holding(t, func(c *Config) { c.MaxNodes = 3 })
+	for i := range 6 {
+		id := h.request(&meta.GetAttr{Ino: meta.Ino(10 + i)})
+		h.granted(h.op().ID, attrOf(meta.Ino(10+i), 0, 1), read(meta.Ino(10+i)))
+		h.answered(id)
+		h.after(1e6)
+	}
+	if n := h.c.Stats().Nodes; n != 6 {
+		t.Fatalf("%d nodes: the kernel believes their attributes", n)
+	}
+	for range 2 {
+		h.after(5e9)
+		for _, r := range frames[*meta.Renew](h) {
+			h.frame(&meta.Renewed{Seq: r.Seq, Now: 1e18})
+		}
+	}
+	h.after(1e9)
+	if n := h.c.Stats().Nodes; n != 3 {
+		t.Fatalf("%d nodes", n)
+	}
+	h.answered(h.request(&meta.GetAttr{Ino: 15}))
+}
+
+// TestDriveUse: statfs is answered from memory while nothing changes here, and
+// asked for again behind the answer.
+func TestDriveUse(t *testing.T) {
+	h := holding(t)
+	ask := func() *meta.StatFSResult { return h.answered(h.request(&meta.StatFS{})).(*meta.StatFSResult) }
+	id := h.request(&meta.StatFS{})
+	h.ok(h.op().ID, &meta.StatFSResult{Bytes: 5})
+	h.answered(id)
+	if u := ask(); u.Bytes != 5 {
+		t.Fatalf("%+v", u)
+	}
+	h.none("fresh")
+	h.after(useFresh)
+	if u := ask(); u.Bytes != 5 {
+		t.Fatalf("%+v", u)
+	}
+	h.ok(h.op().ID, &meta.StatFSResult{Bytes: 6})
+	if u := ask(); u.Bytes != 6 {
+		t.Fatalf("%+v", u)
+	}
+	h.own(1)
+	h.make(1, "f", meta.ModeRegular)
+	h.request(&meta.StatFS{})
+	sent := take[Send](h) // behind what was changed
+	if o, ok := sent[len(sent)-1].Frame.(*meta.OpFrame); !ok || o.After != 1 {
+		t.Fatalf("%+v", sent)
+	}
+}

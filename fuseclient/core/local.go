@@ -15,6 +15,8 @@ func (c *Client) readLocal(r *request, body meta.Op) (done bool) {
 		return false
 	}
 	switch o := body.(type) {
+	case *meta.StatFS:
+		return c.statFSLocal(r)
 	case *meta.Lookup:
 		return c.lookupLocal(r, o)
 	case *meta.ReadDir:
@@ -53,6 +55,48 @@ func (c *Client) readLocal(r *request, body meta.Op) (done bool) {
 		return true
 	}
 	return false
+}
+
+// Ages of what the servers said of the drive's use.
+const (
+	useFresh = Time(1e9)  // answered as it is
+	useStale = Time(10e9) // answered, and asked for again for the next call
+)
+
+// driveUse is what the servers said of the drive's use, last.
+type driveUse struct {
+	res    *meta.StatFSResult
+	at     Time
+	writes uint64 // Client.writes when it was asked for
+	asking bool
+}
+
+// statFSLocal answers from memory if the use was asked for a moment ago and
+// nothing was changed here since: walks of trees ask it for every file system
+// they meet, and no order is promised between it and other operations.
+func (c *Client) statFSLocal(r *request) (done bool) {
+	u := &c.use
+	if u.res == nil || u.writes != c.writes || u.at+useStale <= c.now || !c.valid() {
+		return false
+	}
+	c.answer(r, u.res, nil)
+	if u.at+useFresh <= c.now && !u.asking {
+		u.asking = true
+		o := &op{body: &meta.StatFS{}}
+		writes := c.writes
+		o.done = func(res meta.Result, err error) {
+			u.asking = false
+			c.learnUse(res, writes)
+		}
+		c.submit(o)
+	}
+	return true
+}
+
+func (c *Client) learnUse(res meta.Result, writes uint64) {
+	if x, ok := res.(*meta.StatFSResult); ok && c.ses.phase != phaseEnded {
+		c.use.res, c.use.at, c.use.writes = x, c.now, writes
+	}
 }
 
 // noXattrs reports whether the inode is known to have no extended attributes.

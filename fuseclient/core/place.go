@@ -241,7 +241,7 @@ func (c *Client) truncateLocal(r *record, ino meta.Ino, size uint64) {
 	done := r.done
 	r.done = func(err error) {
 		f.cuts = slices.DeleteFunc(f.cuts, func(y *cut) bool { return x == y })
-		if err == nil {
+		if err == nil { // else no map will ever be as new
 			f.fence = max(f.fence, x.version)
 		}
 		if done != nil {

@@ -441,6 +441,7 @@ func (c *Client) dropData(f *file, err *errs.Error) bool {
 		}
 		f.write, f.writing = nil, 0
 	}
+	f.newest = 0 // the servers will not have it
 	n := len(f.parts)
 	if n > 0 {
 		for _, w := range f.waiters {

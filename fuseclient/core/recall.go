@@ -98,15 +98,17 @@ func (c *Client) recallTold(rc *recall) {
 	if !slices.Contains(c.leases.recalls, rc) {
 		return // its stream ended
 	}
-	c.recallFlush(rc)
+	c.recallFlush(rc, true)
 }
 
 // recallFlush gives all data that a recall concerns its place in the log.
-// Another invalidation may drive out more of it before the Ack.
-func (c *Client) recallFlush(rc *recall) {
+// Another invalidation may drive out more of it before the Ack. A Query wants
+// what there was when it was told: the holder goes on meanwhile, and must not
+// put the answer off by that.
+func (c *Client) recallFlush(rc *recall, first bool) {
 	for _, it := range rc.items {
 		n := c.nodeOf(it.Ino)
-		if n == nil {
+		if n == nil || it.Mode == meta.RecallQuery && !first {
 			continue
 		}
 		if n.lease == meta.LeaseWrite {
@@ -127,7 +129,7 @@ func (c *Client) recallsDue() {
 	var done []*recall
 	for _, rc := range l.recalls {
 		if rc.told {
-			c.recallFlush(rc)
+			c.recallFlush(rc, false)
 		}
 		if rc.told && (rc.seq <= c.log.sent || c.broken("ack-before-flush")) {
 			done = append(done, rc)

@@ -129,10 +129,12 @@ func (c *Client) request(ev Request) {
 	case *meta.SetLock, *meta.GetLock:
 		c.call(r, o.(meta.Op))
 	case *meta.Make, *meta.Unlink, *meta.Rmdir, *meta.SetAttr, *meta.Link, *meta.Rename, *meta.SetXattr, *meta.RemoveXattr:
+		c.writes++
 		c.change(r, o.(meta.Op))
 	case ReadFile:
 		c.readFile(r, o)
 	case WriteFile:
+		c.writes++
 		c.writeFile(r, o)
 	case Flush:
 		c.flushFile(r, o.Ino)
@@ -153,7 +155,11 @@ func (c *Client) call(r *request, body meta.Op) {
 		return
 	}
 	o := &op{body: body, forReq: true}
-	o.done = func(res meta.Result, err error) { c.called(r, o, res, err) }
+	writes := c.writes
+	o.done = func(res meta.Result, err error) {
+		c.learnUse(res, writes)
+		c.called(r, o, res, err)
+	}
 	r.op = o
 	if !body.Kind().IsRead() {
 		c.lockDirs(r)

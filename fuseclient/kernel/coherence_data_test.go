@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -131,7 +132,7 @@ func TestReadersWithoutLease(t *testing.T) {
 // TestWrittenPagesWithoutLease: the kernel keeps no copy of what was written
 // without a lease.
 func TestWrittenPagesWithoutLease(t *testing.T) {
-	s := newScene(t, nil)
+	s := newScene(t, cachedWrites)
 	s.set(func(fs *memFS) { fs.keep = false })
 	ino := s.file("f", strings.Repeat("a", 4096))
 	fd := s.open("f", unix.O_RDWR)
@@ -148,7 +149,7 @@ func TestWrittenPagesWithoutLease(t *testing.T) {
 // TestInvalidateBehindOwnWrite: the kernel holds a page locked while a WRITE
 // of part of it is open, which may wait for the invalidation at the servers.
 func TestInvalidateBehindOwnWrite(t *testing.T) {
-	s := newScene(t, nil)
+	s := newScene(t, cachedWrites)
 	ino := s.file("f", strings.Repeat("a", 1<<16))
 	fd := s.open("f", unix.O_RDWR)
 	s.pread(fd, 0, 4096)
@@ -170,10 +171,82 @@ func TestInvalidateBehindOwnWrite(t *testing.T) {
 	s.end()
 }
 
+// TestWriteIsNotSeenEarly: nobody beside the writer sees its bytes before the
+// write is answered, everybody does afterwards: those who read meanwhile, too.
+func TestWriteIsNotSeenEarly(t *testing.T) {
+	s := newScene(t, nil)
+	if !s.m.conn.directWrites {
+		t.Skip("this kernel maps no handle that bypasses its pages")
+	}
+	ino := s.file("f", strings.Repeat("a", 8192))
+	rd, fd := s.open("f", unix.O_RDONLY), s.open("f", unix.O_RDWR)
+	p := startDirty(t, s.path("f"))
+	if got := s.pread(rd, 4090, 10); got != "aaaaaaaaaa" {
+		t.Errorf("read %q", got)
+	}
+	for i, off := range []int64{1, 4095} {
+		s.fs.hang(isOp(func(core.WriteFile) bool { return true }))
+		done := s.start(func() error {
+			_, err := unix.Pwrite(fd, []byte{'w', byte('0' + i)}, off)
+			return err
+		})
+		if got := s.pread(rd, off, 2); got != "aa" {
+			t.Errorf("read %q while the write is open", got)
+		}
+		if got := p.ask(""); i == 0 && got != "a" {
+			t.Errorf("the mapping shows %q while the write is open", got)
+		}
+		s.fs.letGo()
+		must(t, <-done)
+		if got, want := s.pread(rd, off, 2), fmt.Sprint("w", i); got != want {
+			t.Errorf("read %q after the write, want %q", got, want)
+		}
+		until(t, "the mapping shows the write", func() bool { return p.ask("") == "w" })
+	}
+	s.set(func(fs *memFS) {
+		if fs.counts["read"] == 0 || string(fs.inodes[ino].data[:3]) != "aw0" {
+			t.Errorf("%d reads, data %q", fs.counts["read"], fs.inodes[ino].data[:3])
+		}
+	})
+	p.end()
+	must(t, unix.Close(fd))
+	must(t, unix.Close(rd))
+	s.end()
+}
+
+// TestForgetWhatAWriteShows: through the kernel's pages a WRITE shows its bytes
+// as soon as they are there. A Backend that must ask the servers first forgets
+// the page meanwhile; the WRITE itself does not stand in the way.
+func TestForgetWhatAWriteShows(t *testing.T) {
+	s := newScene(t, cachedWrites)
+	ino := s.file("f", strings.Repeat("a", 4096))
+	fd, rd := s.open("f", unix.O_RDWR), s.open("f", unix.O_RDONLY)
+	s.pread(rd, 0, 10)
+	s.fs.hang(isOp(func(w core.WriteFile) bool { return true }))
+	done := s.start(func() error {
+		_, err := unix.Pwrite(fd, []byte("w"), 5)
+		return err
+	})
+	<-s.fs.invalidate(nil, core.Inval{Ino: ino})
+	if got := s.pread(rd, 4, 3); got != "aaa" {
+		t.Errorf("read %q while the write is open", got)
+	}
+	s.fs.letGo()
+	must(t, <-done)
+	if got := s.pread(rd, 4, 3); got != "awa" {
+		t.Errorf("read %q after the write", got)
+	}
+	must(t, unix.Close(fd))
+	must(t, unix.Close(rd))
+	s.end()
+}
+
+func cachedWrites(c *Config) { c.CachedWrites = true }
+
 // TestInvalidateBehindLateWrite: the WRITE comes while the invalidation waits
 // for a READ, and would hang it in its turn.
 func TestInvalidateBehindLateWrite(t *testing.T) {
-	s := newScene(t, nil)
+	s := newScene(t, cachedWrites)
 	ino := s.file("f", strings.Repeat("a", 1<<20))
 	rd, wr := s.open("f", unix.O_RDONLY), s.open("f", unix.O_WRONLY)
 	must(t, unix.Fadvise(rd, 0, 0, unix.FADV_RANDOM))
@@ -205,20 +278,28 @@ func TestInvalidateBehindLateWrite(t *testing.T) {
 	s.end()
 }
 
-// TestInvalidateBehindOwnTruncate: so with a SETATTR of the size.
+// TestInvalidateBehindOwnTruncate: while a SETATTR of the size is open the
+// kernel sends no dirty pages, and an invalidation would wait for them.
 func TestInvalidateBehindOwnTruncate(t *testing.T) {
 	s := newScene(t, nil)
 	ino := s.file("f", strings.Repeat("a", 8192))
+	p := startDirty(t, s.path("f"))
+	if got := p.ask("x"); got != "a" {
+		t.Errorf("the mapping shows %q", got)
+	}
 	fd := s.open("f", unix.O_RDWR)
-	s.pread(fd, 0, 8192)
 	s.fs.hang(isOp(func(a *meta.SetAttr) bool { return a.Set&meta.SetSize != 0 }))
 	done := s.start(func() error { return unix.Ftruncate(fd, 5000) })
 	<-s.fs.invalidate(s.sneak(ino, strings.Repeat("b", 8192)), core.Inval{Ino: ino})
 	s.fs.letGo()
 	must(t, <-done)
-	if got := s.pread(fd, 0, 9000); got != strings.Repeat("b", 5000) {
-		t.Errorf("%d bytes beginning with %q, want 5000 of b", len(got), got[:1])
+	// The page that was dirty is written back as a whole: the mapping had it
+	// before the other mount wrote.
+	got := s.pread(fd, 0, 9000)
+	if want := "x" + strings.Repeat("a", 4095) + strings.Repeat("b", 904); got != want {
+		t.Errorf("%d bytes beginning with %q, ending with %q", len(got), got[:2], got[len(got)-1:])
 	}
+	p.end()
 	must(t, unix.Close(fd))
 	s.end()
 }
@@ -289,27 +370,50 @@ func appDirty(args []string) error {
 	return unix.Munmap(b)
 }
 
+// dirtyApp is a running appDirty.
+type dirtyApp struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+func startDirty(t *testing.T, path string) *dirtyApp {
+	t.Helper()
+	p := &dirtyApp{t: t, cmd: app(t, "dirty", path)}
+	in, err := p.cmd.StdinPipe()
+	must(t, err)
+	out, err := p.cmd.StdoutPipe()
+	must(t, err)
+	p.in, p.out = in, bufio.NewScanner(out)
+	must(t, p.cmd.Start())
+	return p
+}
+
+// ask sends a line and returns the answer.
+func (p *dirtyApp) ask(line string) string {
+	p.t.Helper()
+	_, err := io.WriteString(p.in, line+"\n")
+	must(p.t, err)
+	if !p.out.Scan() {
+		p.t.Fatal("the program ended")
+	}
+	return p.out.Text()
+}
+
+func (p *dirtyApp) end() {
+	p.t.Helper()
+	must(p.t, p.in.Close())
+	must(p.t, p.cmd.Wait())
+}
+
 // TestMappedPages: an invalidation brings the dirty pages of a mapping (C7)
 // and makes the next load ask; pages without a lease leave a mapping, too.
 func TestMappedPages(t *testing.T) {
 	s := newScene(t, nil)
 	ino := s.file("f", strings.Repeat("a", 4096))
-	p := app(t, "dirty", s.path("f"))
-	in, err := p.StdinPipe()
-	must(t, err)
-	out, err := p.StdoutPipe()
-	must(t, err)
-	must(t, p.Start())
-	lines := bufio.NewScanner(out)
-	ask := func(line string) string {
-		t.Helper()
-		_, err := io.WriteString(in, line+"\n")
-		must(t, err)
-		if !lines.Scan() {
-			t.Fatal("the program ended")
-		}
-		return lines.Text()
-	}
+	p := startDirty(t, s.path("f"))
+	ask := p.ask
 	if got := ask("x"); got != "a" {
 		t.Errorf("the mapping shows %q", got)
 	}
@@ -334,7 +438,6 @@ func TestMappedPages(t *testing.T) {
 	}
 	s.set(func(fs *memFS) { fs.inodes[ino].data[1] = 'c' })
 	until(t, "the mapping shows c", func() bool { return ask("") == "c" })
-	must(t, in.Close())
-	must(t, p.Wait())
+	p.end()
 	s.end()
 }

@@ -1,123 +1,22 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"agentdrive/fuseclient/core"
 	"agentdrive/metaserver/meta"
 )
-
-// forLong is a lifetime that no test outlives.
-var forLong = core.Cache{Entry: 1e12, Attr: 1e12}
-
-// scene is a mount whose answers may be believed for long, with a directory d.
-type scene struct {
-	t   *testing.T
-	fs  *memFS
-	m   *Mount
-	dir meta.Ino
-}
-
-func newScene(t *testing.T, change func(*Config)) *scene {
-	t.Helper()
-	fs := newMemFS()
-	m := mount(t, fs, change)
-	s := &scene{t: t, fs: fs, m: m}
-	s.dir = s.foreign(&meta.Make{Parent: meta.RootIno, Name: "d", Mode: meta.ModeDir | 0o755})
-	fs.mu.Lock()
-	fs.lives, fs.keep = forLong, true
-	fs.mu.Unlock()
-	return s
-}
-
-func (s *scene) path(name string) string { return filepath.Join(s.m.Dir(), "d", name) }
-
-// foreign makes an entry as another mount does, which this kernel knows
-// nothing of, and returns its inode.
-func (s *scene) foreign(op *meta.Make) meta.Ino {
-	s.t.Helper()
-	op.Cred = meta.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
-	r, err := s.fs.direct(op)
-	must(s.t, err)
-	return r.(*meta.EntryResult).Attr.Ino
-}
-
-func (s *scene) file(name string, data string) meta.Ino {
-	s.t.Helper()
-	ino := s.foreign(&meta.Make{Parent: s.dir, Name: name, Mode: meta.ModeRegular | 0o644})
-	s.fs.mu.Lock()
-	defer s.fs.mu.Unlock()
-	s.change(ino, data)()
-	return ino
-}
-
-// change returns what makes another mount's write to a file.
-func (s *scene) change(ino meta.Ino, data string) func() {
-	return func() {
-		n := s.fs.inodes[ino]
-		n.data = []byte(data)
-		s.fs.touch(n)
-	}
-}
-
-func (s *scene) count(what string) int {
-	s.fs.mu.Lock()
-	defer s.fs.mu.Unlock()
-	return s.fs.counts[what]
-}
-
-// size is what stat(2) says.
-func (s *scene) size(name string) int64 {
-	s.t.Helper()
-	return lstat(s.t, s.path(name)).Size
-}
-
-// start runs f, whose request is held at the Backend when start returns.
-func (s *scene) start(f func() error) (result chan error) {
-	s.t.Helper()
-	result = make(chan error, 1)
-	go func() { result <- f() }()
-	select {
-	case <-s.fs.held:
-	case err := <-result:
-		s.t.Fatalf("ended without a request that is held: %v", err)
-	}
-	return result
-}
-
-func (s *scene) stat(name string) func() error {
-	return func() error {
-		var st unix.Stat_t
-		return unix.Lstat(s.path(name), &st)
-	}
-}
-
-func isOp[T any](check func(T) bool) func(any) bool {
-	return func(op any) bool {
-		x, ok := op.(T)
-		return ok && check(x)
-	}
-}
-
-func lookupOf(name string) func(any) bool {
-	return isOp(func(l *meta.Lookup) bool { return l.Name == name })
-}
-
-func (s *scene) end() {
-	s.t.Helper()
-	unmount(s.t, s.m, s.fs)
-	if n := s.m.conn.led.busy.Load(); n != 0 || len(s.m.conn.led.files) != 0 || s.m.conn.led.first != nil {
-		s.t.Errorf("left in the ledger: busy %d, files %d", n, len(s.m.conn.led.files))
-	}
-}
 
 // TestCachedAnswers: what may be believed is not asked again.
 func TestCachedAnswers(t *testing.T) {
@@ -166,6 +65,7 @@ func TestLateLookup(t *testing.T) {
 				"name": {Dir: s.dir, Name: "f"}, "epoch": {Epoch: true},
 			}[what]
 			told := s.fs.invalidate(s.change(ino, "newer"), item)
+			s.waitsOrDone(told)
 			s.fs.letGo()
 			must(t, <-done)
 			<-told
@@ -191,6 +91,7 @@ func TestLateNegative(t *testing.T) {
 	done := s.start(s.stat("f"))
 	s.foreign(&meta.Make{Parent: s.dir, Name: "f", Mode: meta.ModeRegular | 0o644})
 	told := s.fs.invalidate(nil, core.Inval{Dir: s.dir, Name: "f"})
+	s.waitsOrDone(told)
 	s.fs.letGo()
 	wantErrno(t, "the late reply", <-done, syscall.ENOENT)
 	<-told
@@ -212,6 +113,7 @@ func TestRevalidation(t *testing.T) {
 	s.fs.delay(lookupOf("f"))
 	done := s.start(s.stat("f"))
 	told := s.fs.invalidate(nil, core.Inval{Dir: s.dir, Name: "f"})
+	s.waitsOrDone(told)
 	s.fs.letGo()
 	must(t, <-done)
 	<-told
@@ -237,6 +139,7 @@ func TestLateListing(t *testing.T) {
 			})
 			item := map[string]core.Inval{"inode": {Ino: ino, Attr: true}, "name": {Dir: s.dir, Name: "f"}, "epoch": {Epoch: true}}[what]
 			told := s.fs.invalidate(s.change(ino, "newer"), item)
+			s.waitsOrDone(told)
 			s.fs.letGo()
 			must(t, <-done)
 			<-told
@@ -253,10 +156,11 @@ func TestLateListing(t *testing.T) {
 	}
 }
 
-// TestAppliedLate: what the kernel was told and what it was told to forget
-// race without any help of ours: the reply is written, but not yet applied.
+// TestAppliedLate: replies and invalidations race without any help of ours. A
+// reply may be written and not yet applied by the kernel when it is told to
+// forget: it knows nothing of the inode then.
 func TestAppliedLate(t *testing.T) {
-	const rounds = 300
+	const rounds = 600
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
@@ -264,32 +168,86 @@ func TestAppliedLate(t *testing.T) {
 	for i := range rounds {
 		name := fmt.Sprint("f", i)
 		ino := s.file(name, "old")
-		other := s.file(name+"x", "old")
-		spin := rnd.IntN(3000)
-		how := rnd.IntN(3)
+		how := rnd.IntN(4)
+		delay := time.Duration(rnd.IntN(150)) * time.Microsecond
 		done := make(chan error, 1)
 		go func() {
-			if how == 2 {
+			if how >= 2 {
 				_, err := os.ReadDir(s.path(""))
 				done <- err
 				return
 			}
 			done <- s.stat(name)()
 		}()
-		for range spin {
-			_ = s.m.conn.led.busy.Load()
+		for start := time.Now(); time.Since(start) < delay; {
 		}
-		items := []core.Inval{{Ino: ino, Attr: how == 0}, {Ino: other, Attr: true}}
-		told := s.fs.invalidate(func() { s.change(ino, "newer")(); s.change(other, "newer")() }, items...)
+		item := core.Inval{Ino: ino, Attr: how == 0}
+		if how == 3 {
+			item = core.Inval{Epoch: true}
+		}
+		// The truth changes with the invalidation: whoever asks later is told.
+		told := s.fs.invalidate(func() {
+			if how == 3 {
+				s.fs.detach(s.fs.inodes[s.dir], name)
+			} else {
+				s.change(ino, "newer")()
+			}
+		}, item)
 		must(t, <-done)
 		<-told
-		for _, n := range []string{name, name + "x"} {
-			if size := s.size(n); size != 5 {
-				t.Fatalf("round %d (way %d): size of %s is %d, want 5", i, how, n, size)
+		if how == 3 {
+			if err := s.stat(name)(); !errors.Is(err, syscall.ENOENT) {
+				t.Fatalf("round %d: a name outlived its epoch: %v", i, err)
 			}
+			s.set(func(fs *memFS) { fs.attach(fs.inodes[s.dir], name, fs.inodes[ino]) })
+			<-s.fs.invalidate(nil, core.Inval{Dir: s.dir, Name: name})
+		} else if size := s.size(name); size != 5 {
+			t.Fatalf("round %d (way %d): size %d, want 5", i, how, size)
 		}
 		must(t, os.Remove(s.path(name)))
-		must(t, os.Remove(s.path(name+"x")))
+	}
+	s.end()
+}
+
+// TestAppliedVeryLate: the process that asked does not get to run after the
+// reply is written, so that the kernel applies it long after it was told to
+// forget what the reply brings.
+func TestAppliedVeryLate(t *testing.T) {
+	s := newScene(t, nil)
+	hogs(t)
+	for i := range 8 {
+		for _, what := range []string{"lookup", "listing", "listing, epoch"} {
+			name := fmt.Sprint("f", i, what)
+			ino := s.file(name, "old")
+			ask, item := s.stat(name), core.Inval{Ino: ino}
+			s.fs.delay(lookupOf(name))
+			if what != "lookup" {
+				s.fs.delay(isOp(func(r *meta.ReadDir) bool { return r.Dir == s.dir && r.Plus && r.Cookie == 0 }))
+				ask = func() error {
+					_, err := os.ReadDir(s.path(""))
+					return err
+				}
+			}
+			if what == "listing, epoch" {
+				item = core.Inval{Epoch: true}
+			}
+			done := s.start(func() error { return lazily(ask) })
+			s.fs.letGo()
+			for s.m.conn.led.barrier() != nil { // the reply is not written yet
+				runtime.Gosched()
+			}
+			told := s.fs.invalidate(s.change(ino, "newer"), item)
+			<-told
+			must(t, <-done)
+			n := s.count("lookup " + name)
+			if size := s.size(name); item.Ino != 0 && size != 5 {
+				t.Fatalf("round %d, %s: size %d, want 5", i, what, size)
+			}
+			if item.Epoch && s.count("lookup "+name) == n {
+				t.Fatalf("round %d, %s: the name outlived its epoch", i, what)
+			}
+			must(t, os.Remove(s.path(name)))
+		}
 	}
 	s.end()
 }
@@ -425,5 +383,49 @@ func TestManyInvalidations(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+	s.end()
+}
+
+// TestEpochDuringListing: the kernel gives the names of a listing the epoch of
+// the moment when it takes them over, not that of the request. It shows in the
+// root only: another directory's own name ends with its epoch, and takes those
+// below with it.
+func TestEpochDuringListing(t *testing.T) {
+	s := newScene(t, nil)
+	s.dir = meta.RootIno
+	const files = 200
+	for i := range files {
+		s.file(fmt.Sprint("n", i), "")
+	}
+	hogs(t)
+	for i := range 8 {
+		s.fs.delay(isOp(func(r *meta.ReadDir) bool { return r.Dir == s.dir && r.Plus && r.Cookie == 0 }))
+		done := s.start(func() error {
+			return lazily(func() error {
+				_, err := os.ReadDir(s.m.Dir())
+				return err
+			})
+		})
+		s.fs.letGo()
+		for s.m.conn.led.barrier() != nil { // the reply is not written yet
+			runtime.Gosched()
+		}
+		<-s.fs.invalidate(nil, core.Inval{Epoch: true})
+		before := make([]int, files)
+		for j := range before {
+			before[j] = s.count(fmt.Sprint("lookup n", j))
+		}
+		s.set(func(fs *memFS) { fs.lives = core.Cache{} })
+		must(t, <-done) // listings from now on leave nothing
+		for j := range before {
+			name := fmt.Sprint("n", j)
+			lstat(t, filepath.Join(s.m.Dir(), name))
+			if s.count("lookup "+name) == before[j] {
+				t.Fatalf("round %d: %s outlived its epoch", i, name)
+			}
+		}
+		s.set(func(fs *memFS) { fs.lives = forLong })
+		<-s.fs.invalidate(nil, core.Inval{Epoch: true})
+	}
 	s.end()
 }

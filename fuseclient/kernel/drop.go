@@ -1,8 +1,12 @@
 package kernel
 
 import (
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"agentdrive/metaserver/meta"
 )
@@ -132,9 +136,9 @@ func (l *ledger) leave(ch *change) []*drop {
 }
 
 // sift divides spans into what may be invalidated now and what an own change
-// keeps locked; for the latter a drop is left with the change. With all, one
-// change keeps everything: see dropPages. d, if any, is the drop that spans
-// belong to: it goes on instead of a new one.
+// may keep locked; for the latter a drop is left with the change. With all, one
+// change keeps everything. d, if any, is the drop that spans belong to: it goes
+// on instead of a new one.
 func (l *ledger) sift(ino meta.Ino, spans []span, all bool, d *drop) (free []span, deferred bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -255,9 +259,13 @@ func (l *ledger) hurry(ino meta.Ino) <-chan struct{} {
 // for them for ever.
 const dropDelay = time.Millisecond
 
-// stuckAfter is how long an invalidation of pages may take before it is looked
-// at whether an own request, come meanwhile, holds one of them.
-const stuckAfter = 2 * time.Millisecond
+// How often an invalidation of pages is looked at: whether it is over, and
+// whether it hangs at a page that an own request keeps locked.
+const (
+	quickLook  = 50 * time.Microsecond // while there is one, and for a while
+	quickLooks = 20
+	slowLook   = 2 * time.Millisecond
+)
 
 // release makes drops of one inode due.
 func (c *conn) release(ino meta.Ino, drops ...*drop) {
@@ -298,18 +306,21 @@ func (c *conn) dropLoop(ino meta.Ino) {
 	}
 }
 
-// dropPages makes the kernel forget pages of an inode. Pages that an own WRITE
-// or SETATTR of the size keeps locked are left for after its reply, for that
-// request may itself wait for the invalidation at the servers; so are all
-// pages if such a request comes later and the invalidation hangs at it. It
-// reports whether something was left; then d, or a drop of its own, stands for
-// it.
+// dropPages makes the kernel forget pages of an inode. If that hangs while an
+// own WRITE or SETATTR of the size is open, which may keep a page locked and
+// itself wait for the invalidation at the servers, its range is left for after
+// its reply; if it hangs again, everything. (A page that such a request keeps
+// locked shows nobody anything: a WRITE unlocks at once what is up to date.)
+// dropPages reports whether something was left; then d, or a drop of its own,
+// stands for it.
 func (c *conn) dropPages(ino meta.Ino, spans []span, d *drop) (left bool) {
-	for stuck := 0; ; stuck++ {
-		free, deferred := c.led.sift(ino, spans, stuck > 1, d)
-		left = left || deferred
-		if deferred {
-			c.invalInode(ino, nil) // attributes at once
+	for hung := 0; ; hung++ {
+		free := spans
+		if hung > 0 {
+			c.invalInode(ino, nil) // who reads must ask, and be kept waiting
+			var deferred bool
+			free, deferred = c.led.sift(ino, spans, hung > 1, d)
+			left = left || deferred
 		}
 		if len(free) == 0 || c.dropFree(ino, free) {
 			return left
@@ -317,28 +328,42 @@ func (c *conn) dropPages(ino meta.Ino, spans []span, d *drop) (left bool) {
 	}
 }
 
-// dropFree invalidates spans and waits. It returns false when it seems to hang
-// at an own change; the invalidation then goes on by itself.
+// dropFree invalidates spans and waits. It returns false when it hangs while an
+// own change is open; the invalidation then goes on by itself.
 func (c *conn) dropFree(ino meta.Ino, spans []span) bool {
 	done := make(chan struct{})
+	var thread atomic.Int64
 	if !c.note(func() {
 		defer close(done)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		thread.Store(int64(unix.Gettid()))
 		for i := range spans {
 			c.invalInode(ino, &spans[i])
 		}
 	}) {
 		return true
 	}
-	t := time.NewTicker(stuckAfter)
-	defer t.Stop()
-	for {
+	for try := 0; ; try++ {
+		if c.led.obstructed(ino) && try < quickLooks {
+			// Not a timer: Go's are too coarse.
+			nap := unix.NsecToTimespec(int64(quickLook))
+			_ = unix.Nanosleep(&nap, nil) // shorter if a signal comes: no harm
+		} else {
+			t := time.NewTimer(slowLook)
+			select {
+			case <-done:
+			case <-t.C:
+			}
+			t.Stop()
+		}
 		select {
 		case <-done:
 			return true
-		case <-t.C:
-			if c.led.obstructed(ino) {
-				return false
-			}
+		default:
+		}
+		if c.led.obstructed(ino) && sleepsInKernel(thread.Load()) {
+			return false
 		}
 	}
 }

@@ -10,21 +10,30 @@ import (
 	"agentdrive/metaserver/meta"
 )
 
-// open answers OPEN and CREATE. The handle is the access mode: with FLUSH the
-// kernel does not say otherwise whether it was opened for writing.
+// Handles are numbers that never come again, with the access mode in the last
+// two bits: with FLUSH the kernel does not say otherwise whether a handle was
+// opened for writing. They name nothing here but the owners of locks.
+const (
+	handleStep   = 8
+	handleDirect = 4 // FOPEN_DIRECT_IO
+)
+
+// open answers OPEN and CREATE.
 //
 // The kernel keeps its pages where the Backend vouches for them; else the open
 // drops them, so that a mapping made after it sees what others wrote before
-// it. An O_APPEND handle
-// bypasses the page cache (C8): the kernel would copy appended bytes into
-// pages at the end of file it believes in.
+// it. An O_APPEND handle bypasses the page cache (C8): the kernel would copy
+// appended bytes into pages at the end of file it believes in. So does every
+// handle that can write, unless told otherwise: see Config.CachedWrites.
 func (f *fileSystem) open(ino meta.Ino, flags uint32, out *fuse.OpenOut) {
 	if f.backend.OpenFile(ino) {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
-	out.Fh = uint64(flags & syscall.O_ACCMODE)
-	if flags&(syscall.O_APPEND|syscall.O_DIRECT) != 0 {
+	out.Fh = f.conn.handles.Add(handleStep) | uint64(flags&syscall.O_ACCMODE)
+	writes := flags&syscall.O_ACCMODE != syscall.O_RDONLY
+	if flags&(syscall.O_APPEND|syscall.O_DIRECT) != 0 || writes && f.conn.directWrites {
 		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+		out.Fh |= handleDirect
 	}
 }
 
@@ -37,11 +46,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 
 // Release implements fuse.RawFileSystem.
 func (f *fileSystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	if in.ReleaseFlags&releaseFlockUnlock != 0 {
-		if err := f.unlockAll(&in.InHeader, true, in.LockOwner); err != nil {
-			f.conn.log.Warn("a lock of flock(2) was not released", "inode", uint64(f.ino(in.NodeId)), "err", err)
-		}
-	}
+	f.unlockFile(&in.InHeader, in.Fh)
 	f.conn.nodes.close(in.NodeId)
 	f.backend.CloseFile(f.ino(in.NodeId))
 }
@@ -78,6 +83,7 @@ const planAttempts = 5
 func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	buf = buf[:min(len(buf), int(in.Size))]
 	op := core.ReadFile{Ino: f.ino(in.NodeId), Off: in.Offset, Len: uint32(len(buf))}
+	f.conn.nodes.page(in.NodeId)
 	var n int
 	for attempt := 1; ; attempt++ {
 		plan, _, err := do[*core.FilePlan](f, &in.InHeader, op)
@@ -118,8 +124,18 @@ func (f *fileSystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 		KillPriv:  in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0,
 		Writeback: writeback,
 	}
-	if _, _, err := do[*meta.AttrResult](f, &in.InHeader, op); err != nil {
+	r, _, err := do[*meta.AttrResult](f, &in.InHeader, op)
+	if err != nil {
 		return 0, status(err)
+	}
+	if in.Fh&handleDirect != 0 && !writeback && f.conn.nodes.paged(in.NodeId) {
+		// The kernel dropped its pages of the range before it sent the
+		// request; whoever read since has brought them back as they were.
+		off := op.Off
+		if op.Append {
+			off = r.Off
+		}
+		f.conn.led.refilled(f.conn.call(in.Unique), op.Ino, pages(off, uint64(in.Size)))
 	}
 	return in.Size, fuse.OK
 }
@@ -128,15 +144,16 @@ func (f *fileSystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 // cannot write has nothing to publish and no error to collect. Every close
 // releases the process's fcntl locks on the file, after what they protected.
 func (f *fileSystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	if in.Fh == syscall.O_RDONLY && f.conn.locks.none() {
+	reads := in.Fh&syscall.O_ACCMODE == syscall.O_RDONLY
+	if reads && f.conn.locks.none() {
 		return fuse.OK
 	}
 	defer f.conn.letDie(in.Unique)()
 	var err error
-	if in.Fh != syscall.O_RDONLY {
+	if !reads {
 		_, _, err = do[*meta.EmptyResult](f, &in.InHeader, core.Flush{Ino: f.ino(in.NodeId)})
 	}
-	if lockErr := f.unlockAll(&in.InHeader, false, in.LockOwner); err == nil {
+	if lockErr := f.unlockAll(&in.InHeader, in.Fh, lockOwner{f.ino(in.NodeId), false, in.LockOwner}); err == nil {
 		err = lockErr
 	}
 	return status(err)

@@ -11,47 +11,71 @@ import (
 	"agentdrive/metaserver/meta"
 )
 
-// releaseFlockUnlock is FUSE_RELEASE_FLOCK_UNLOCK.
-const releaseFlockUnlock = 1 << 1
-
-// lockOwner is who holds locks on a file: a process (fcntl) or an open file
-// (flock), by the kernel's number for it.
+// lockOwner is who holds locks on a file: a process (fcntl), or an open file
+// (flock, and F_OFD_SETLK), by the kernel's number for it.
 type lockOwner struct {
 	ino   meta.Ino
 	flock bool
 	owner uint64
 }
 
-// owners are those that may hold locks: a close of anybody else's file need
-// not ask.
+// owners are those that may hold locks, with the handle through which they
+// asked last. A close must release them, and need not ask the Backend for
+// anybody else.
 type owners struct {
-	mu sync.Mutex // guards m; leaf
-	m  map[lockOwner]struct{}
+	mu     sync.Mutex // guards the maps; leaf
+	handle map[lockOwner]uint64
+	byFile map[uint64]map[lockOwner]struct{} // the reverse of handle
 }
 
-func (o *owners) add(k lockOwner) {
+func (o *owners) add(k lockOwner, fh uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.m == nil {
-		o.m = map[lockOwner]struct{}{}
+	if o.handle == nil {
+		o.handle, o.byFile = map[lockOwner]uint64{}, map[uint64]map[lockOwner]struct{}{}
 	}
-	o.m[k] = struct{}{}
+	o.removeLocked(k)
+	o.handle[k] = fh
+	if o.byFile[fh] == nil {
+		o.byFile[fh] = map[lockOwner]struct{}{}
+	}
+	o.byFile[fh][k] = struct{}{}
+}
+
+func (o *owners) removeLocked(k lockOwner) bool {
+	fh, ok := o.handle[k]
+	if !ok {
+		return false
+	}
+	delete(o.handle, k)
+	if delete(o.byFile[fh], k); len(o.byFile[fh]) == 0 {
+		delete(o.byFile, fh)
+	}
+	return true
 }
 
 // take removes k and reports whether it was there.
 func (o *owners) take(k lockOwner) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, ok := o.m[k]
-	delete(o.m, k)
-	return ok
+	return o.removeLocked(k)
+}
+
+// of returns those that asked through a handle last.
+func (o *owners) of(fh uint64) (all []lockOwner) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for k := range o.byFile[fh] {
+		all = append(all, k)
+	}
+	return all
 }
 
 // none reports whether nobody can hold a lock.
 func (o *owners) none() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.m) == 0
+	return len(o.handle) == 0
 }
 
 // lockOf translates a request. Ends are inclusive on both sides; the kernel's
@@ -118,25 +142,34 @@ func (f *fileSystem) setLock(in *fuse.LkIn, wait bool) fuse.Status {
 	if l.Kind != meta.Unlocked {
 		// Before it is asked for: a grant whose reply nobody waits for any
 		// longer is released with the file all the same.
-		f.conn.locks.add(lockOwner{l.Ino, l.Flock, l.Owner})
+		f.conn.locks.add(lockOwner{l.Ino, l.Flock, l.Owner}, in.Fh)
 	}
 	_, _, err = do[*meta.EmptyResult](f, &in.InHeader, &meta.SetLock{Lock: l, Wait: wait})
 	return status(err)
 }
 
-// unlockAll releases what an owner may hold of a file: at FLUSH for the locks
-// of a process, at the last RELEASE for those of an open file. The kernel
-// drops its own record, whatever comes of it.
-func (f *fileSystem) unlockAll(h *fuse.InHeader, flock bool, owner uint64) error {
-	k := lockOwner{f.ino(h.NodeId), flock, owner}
+// unlockAll releases what an owner may hold of a file. The kernel drops its own
+// record, whatever comes of it.
+func (f *fileSystem) unlockAll(h *fuse.InHeader, fh uint64, k lockOwner) error {
 	if !f.conn.locks.take(k) {
 		return nil
 	}
 	_, _, err := do[*meta.EmptyResult](f, h, &meta.SetLock{Lock: meta.FileLock{
-		Ino: k.ino, Flock: flock, Owner: owner, Kind: meta.Unlocked, End: meta.LockEOF,
+		Ino: k.ino, Flock: k.flock, Owner: k.owner, Kind: meta.Unlocked, End: meta.LockEOF,
 	}})
 	if errs.Is(err, errs.Interrupted) {
-		f.conn.locks.add(k) // the next close tries again
+		f.conn.locks.add(k, fh) // the next close tries again
 	}
 	return err
+}
+
+// unlockFile releases the locks of an open file at its last RELEASE. Those of
+// flock(2) are announced there, those of F_OFD_SETLK are not; the locks of
+// processes are gone by then, for each of them has closed it.
+func (f *fileSystem) unlockFile(h *fuse.InHeader, fh uint64) {
+	for _, k := range f.conn.locks.of(fh) {
+		if err := f.unlockAll(h, fh, k); err != nil {
+			f.conn.log.Warn("fuse: a lock of a closed file was not released", "inode", uint64(k.ino), "err", err)
+		}
+	}
 }

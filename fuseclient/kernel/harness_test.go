@@ -149,6 +149,8 @@ func checkBalance(t *testing.T, fs *memFS) {
 var apps = map[string]func(args []string) error{
 	"append": appAppend,
 	"dirty":  appDirty,
+	"hog":    appHog,
+	"lock":   appLock,
 	"catch":  appCatch,
 	"mmap":   appMmap,
 }

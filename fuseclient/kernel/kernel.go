@@ -23,17 +23,24 @@
 //     process has a signal pending that means "stop"; other signals (SIGCHLD,
 //     SIGALRM, SIGURG, ...) must not make a slow file operation fail, as they
 //     do not on a local disk.
-//   - Cache lifetimes. Every timeout that the kernel is given comes from one
-//     method (fs.go, lifetimes), and the attribute timeout of a reply that
-//     made an entry is zero whatever it says (rule C2). Now all are zero: the
-//     kernel asks each time.
+//   - Cache lifetimes. Every timeout that the kernel is given comes from the
+//     core's answer through one method (fs.go, lifetimes): the attribute
+//     timeout of a reply that made an entry is zero whatever the answer says
+//     (rule C2), and a reply that was overtaken by an invalidation loses its
+//     timeouts just before it is written (ledger.go, rule C1).
+//   - Invalidations (notify.go). A Notifier carries them out on goroutines,
+//     after the replies answered before them are written (C4, C5, C7), and
+//     pages that no lease covers are dropped after the reply that brought
+//     them (drop.go, C6).
+//   - Locks (fslock.go), if Config.Locks: fcntl(2), F_OFD_SETLK and flock(2)
+//     become operations of the Backend, released at close.
 //
 // Node ids are inode numbers, except that node 1 is the session's root.
 // Handles carry no state besides their access mode.
 //
-// Not promised: NFS export ("." and ".." lookups), locks across mounts (they
-// are local to this kernel), fallocate, SEEK_HOLE and copy_file_range as
-// server operations (the kernel emulates or refuses them).
+// Not promised: NFS export ("." and ".." lookups), fallocate, SEEK_HOLE and
+// copy_file_range as server operations (the kernel emulates or refuses them);
+// a mount nested below this one is detached by a new epoch.
 package kernel
 
 import (
@@ -89,6 +96,12 @@ type Config struct {
 	// Locks makes fcntl(2) and flock(2) locks operations of the Backend.
 	// Otherwise they are local to this kernel.
 	Locks bool
+	// CachedWrites sends write(2) through the kernel's pages. Processes beside
+	// the writer then see its bytes before the write is answered, and before
+	// other mounts do. Otherwise handles that can write bypass the pages,
+	// where the kernel can map such handles all the same (Linux 6.6); their
+	// reads come to the Backend.
+	CachedWrites bool
 	// Metrics receives counters and latencies of requests; nil: they are
 	// kept for Stats alone. Mounts that share a registry share them.
 	Metrics *obs.Registry

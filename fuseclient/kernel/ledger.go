@@ -143,6 +143,12 @@ func (l *ledger) barrier() <-chan struct{} {
 	return l.issue(nil).passed
 }
 
+func (l *ledger) unanswered(c *Call) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return c.seq == 0
+}
+
 // overtaken reports whether any invalidation came after the call's (first)
 // answer.
 func (l *ledger) overtaken(c *Call) bool {
@@ -196,6 +202,15 @@ func (l *ledger) censor(c *Call, h header, in, reply []byte, ino func(uint64) me
 			v.attr.clear()
 		}
 	})
+}
+
+// refilled makes sure that the kernel forgets a range after the reply.
+func (l *ledger) refilled(c *Call, ino meta.Ino, s span) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.drop == nil {
+		c.drop = l.promise(ino, s)
+	}
 }
 
 // distrust makes sure that the pages of a READ that an invalidation has

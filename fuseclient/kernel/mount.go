@@ -70,6 +70,7 @@ func (m *Mount) serve(b Backend, fd int) error {
 		return errors.Join(err, dev.close())
 	}
 	m.conn.probeEpoch()
+	m.conn.directWrites = !m.cfg.CachedWrites && m.proto.Flags&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
 	b.Attach(m.conn)
 	m.conn.start()
 	go func() {

@@ -6,6 +6,7 @@ import "sync"
 type node struct {
 	lookups uint64 // entry replies not yet forgotten
 	opens   uint64 // handles not yet released
+	paged   bool   // it may have pages: there was a READ
 }
 
 // nodes is the table of inodes known to the kernel, by node id.
@@ -19,7 +20,7 @@ func (t *nodes) change(id uint64, f func(*node)) {
 	defer t.mu.Unlock()
 	n := t.m[id]
 	f(&n)
-	if n == (node{}) {
+	if n.lookups == 0 && n.opens == 0 {
 		delete(t.m, id)
 		return
 	}
@@ -52,6 +53,23 @@ func (t *nodes) lookups(id uint64) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.m[id].lookups
+}
+
+// page notes that the kernel may have pages of an inode from now on.
+func (t *nodes) page(id uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n, ok := t.m[id]; ok && !n.paged {
+		n.paged = true
+		t.m[id] = n
+	}
+}
+
+// paged reports whether the kernel may have pages of an inode.
+func (t *nodes) paged(id uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.m[id].paged
 }
 
 // drain empties the table and returns what it held.

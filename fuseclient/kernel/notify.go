@@ -108,8 +108,7 @@ func (c *conn) carryOut(o *order, over <-chan struct{}) {
 		}
 	}
 	if epoch {
-		c.settleListings()
-		c.incEpoch()
+		c.newEpoch()
 	}
 	for _, it := range inodes {
 		if it.Attr {
@@ -173,41 +172,74 @@ func (c *conn) invalInode(ino meta.Ino, pages *span) {
 	}
 }
 
-// listingWait bounds the wait for a directory's lock before a new epoch.
-const listingWait = 20 * time.Millisecond
+// Bounds of the wait for listings that are being applied.
+const (
+	listingPoll = 2 * time.Millisecond
+	listingWait = time.Second
+)
 
-// settleListings waits until replies to READDIRPLUS that were written a moment
-// ago are applied: the kernel gives their names the epoch of that moment, not
-// that of the request. It holds the directory's lock meanwhile, and so a
-// notification of a name that cannot exist tells when it is over. If that
-// hangs the lock is held by another request, after the listing.
-func (c *conn) settleListings() {
-	for _, dir := range c.epochs.listings() {
-		free := make(chan struct{})
-		if !c.note(func() {
-			defer close(free)
-			c.tell(invalEntryMessage(dir, "/"), syscall.ENOTDIR)
-		}) {
-			return
-		}
-		t := time.NewTimer(listingWait)
-		select {
-		case <-free:
-		case <-t.C:
-		}
-		t.Stop()
-	}
-}
-
-// incEpoch makes the kernel look up every name again. All other requests under
-// way keep the epoch in which they began.
-func (c *conn) incEpoch() {
+// newEpoch makes the kernel look up every name again. Requests under way keep
+// the epoch in which they began, but for READDIRPLUS: its names take the epoch
+// of the moment when the kernel applies the reply. So if there were listings
+// lately a second epoch follows when they are applied.
+func (c *conn) newEpoch() {
 	if !c.hasEpoch {
 		c.log.Warn("fuse: names cannot be dropped at once on this kernel; they end with their lifetimes")
 		return
 	}
 	c.tell(notification(notifyIncEpoch))
+	if dirs := c.epochs.listings(); len(dirs) > 0 {
+		for _, d := range dirs {
+			c.settleListing(d)
+		}
+		c.tell(notification(notifyIncEpoch))
+	}
 	c.epochs.advance()
+}
+
+// settleListing waits until no reply to READDIRPLUS of a directory is being
+// applied. The kernel holds the directory's lock meanwhile, so a notification
+// of a name that cannot exist tells when it is over; and so does an own request
+// that has the lock for itself. Others that share the lock (LOOKUP) can make
+// this wait for nothing: there is a bound.
+func (c *conn) settleListing(dir uint64) {
+	free := make(chan struct{})
+	if !c.note(func() {
+		defer close(free)
+		c.tell(invalEntryMessage(dir, "/"), syscall.ENOTDIR)
+	}) {
+		return
+	}
+	t := time.NewTicker(listingPoll)
+	defer t.Stop()
+	for end := time.Now().Add(listingWait); !c.ownsLock(dir) && time.Now().Before(end); {
+		select {
+		case <-free:
+			return
+		case <-c.gone:
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// ownsLock reports whether a request without an answer holds the lock of a
+// directory exclusively.
+func (c *conn) ownsLock(dir uint64) bool {
+	var open []*Call
+	c.mu.Lock()
+	for _, r := range c.calls {
+		if r.op < opCount && locksDir[r.op] && (r.node == dir || r.dir == dir) {
+			open = append(open, &r.call)
+		}
+	}
+	c.mu.Unlock()
+	for _, call := range open {
+		if c.led.unanswered(call) {
+			return true
+		}
+	}
+	return false
 }
 
 // tell writes a notification. It reports false when the kernel knows nothing
@@ -245,7 +277,7 @@ type epochs struct {
 }
 
 // recentListing is how long a reply to READDIRPLUS takes to be applied at most.
-const recentListing = time.Second
+const recentListing = 10 * time.Second
 
 // list notes that a reply to READDIRPLUS of a directory is being written.
 func (e *epochs) list(dir uint64) {

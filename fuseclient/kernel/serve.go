@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ type request struct {
 	cancel chan struct{} // closed: nobody waits any longer
 	call   Call
 	change *change // of a WRITE, or SETATTR of the size
+	dir    uint64  // of a RENAME, the other directory
 	start  time.Time
 
 	// Guarded by conn.mu.
@@ -40,26 +42,29 @@ type request struct {
 // now; whoever ends a request goes away if enough are idle. So somebody always
 // reads, however many requests wait for the Backend.
 type conn struct {
-	dev        *device
-	ps         *fuse.ProtocolServer
-	backend    Backend
-	root       meta.Ino
-	nodes      nodes
-	led        *ledger
-	locks      owners
-	stats      *connStats
-	epochs     epochs
-	hasEpoch   bool // FUSE_NOTIFY_INC_EPOCH is there
-	noEntries  bool // names get no lifetimes
-	log        *slog.Logger
-	maxRunning int
-	maxIdle    int
-	readBufs   sync.Pool // *[]byte of a largest request
-	smallBufs  sync.Pool // *[]byte of smallBuf bytes
-	replyBufs  [4]sync.Pool
-	workers    sync.WaitGroup
-	notes      sync.WaitGroup // goroutines that write notifications
-	gone       chan struct{}  // closed with dead
+	dev       *device
+	ps        *fuse.ProtocolServer
+	backend   Backend
+	root      meta.Ino
+	nodes     nodes
+	led       *ledger
+	locks     owners
+	handles   atomic.Uint64 // the last one given
+	stats     *connStats
+	epochs    epochs
+	hasEpoch  bool // FUSE_NOTIFY_INC_EPOCH is there
+	noEntries bool // names get no lifetimes
+	// directWrites: handles that can write bypass the kernel's pages.
+	directWrites bool
+	log          *slog.Logger
+	maxRunning   int
+	maxIdle      int
+	readBufs     sync.Pool // *[]byte of a largest request
+	smallBufs    sync.Pool // *[]byte of smallBuf bytes
+	replyBufs    [4]sync.Pool
+	workers      sync.WaitGroup
+	notes        sync.WaitGroup // goroutines that write notifications
+	gone         chan struct{}  // closed with dead
 
 	mu      sync.Mutex // guards what follows; taken before no other lock
 	idle    int
@@ -84,6 +89,7 @@ func newConn(dev *device, b Backend, cfg Config) *conn {
 		nodes: nodes{m: make(map[uint64]node)}, led: newLedger(), stats: newConnStats(cfg.Metrics), gone: make(chan struct{}),
 		calls: make(map[uint64]*request),
 	}
+	c.handles.Store(uint64(time.Now().UnixNano()) * handleStep) // above those of a process before this one
 	pool := func(n int) func() any {
 		return func() any { b := make([]byte, n); return &b }
 	}
@@ -186,6 +192,9 @@ func (c *conn) takeRequest(h header, fd int, msg []byte) *request {
 	req.call = Call{
 		cancel: req.cancel, led: c.led, counts: c.stats.op(h.op),
 		loose: h.op == opRead,
+	}
+	if (h.op == opRename || h.op == opRename2) && len(msg) >= renameDirAt+8 {
+		req.dir = binary.NativeEndian.Uint64(msg[renameDirAt:])
 	}
 	head, data := msg, []byte(nil)
 	if h.op == opWrite && len(msg) >= writeInBytes {

@@ -140,6 +140,21 @@ func exitingBySignal(stat []byte) bool {
 	return err == nil && code&exitSignal != 0
 }
 
+// sleepsInKernel reports whether a thread of this process waits in the kernel
+// for a lock (state D), and not merely for a processor. One that cannot be
+// seen counts as waiting.
+func sleepsInKernel(tid int64) bool {
+	if tid == 0 {
+		return false // not begun
+	}
+	stat, err := os.ReadFile("/proc/self/task/" + strconv.FormatInt(tid, 10) + "/stat")
+	if err != nil {
+		return true
+	}
+	_, state, ok := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(" "))
+	return !ok || len(state) == 0 || state[0] == 'D'
+}
+
 // wantsStop reports whether a thread has a stop signal pending that it does
 // not block. A thread that cannot be seen (another pid namespace) counts as
 // stopping: better an interrupted call than one that cannot be ended.

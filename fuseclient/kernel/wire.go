@@ -20,10 +20,14 @@ const (
 	opSymlink     = 6
 	opMknod       = 8
 	opMkdir       = 9
+	opUnlink      = 10
+	opRmdir       = 11
+	opRename      = 12
 	opLink        = 13
 	opOpen        = 14
 	opRead        = 15
 	opWrite       = 16
+	opSetXattr    = 21
 	opGetXattr    = 22
 	opListXattr   = 23
 	opInit        = 26
@@ -34,6 +38,7 @@ const (
 	opIoctl       = 39
 	opBatchForget = 42
 	opReadDirPlus = 44
+	opRename2     = 45
 	opTmpfile     = 51
 	opStatx       = 52
 	opCount       = 64 // above all opcodes
@@ -58,6 +63,7 @@ const (
 	interruptedAt  = 40  // fuse_interrupt_in.unique
 	direntNameAt   = 16  // fuse_dirent.namelen
 
+	renameDirAt    = 40     // fuse_rename_in.newdir
 	setAttrValidAt = 40     // fuse_setattr_in.valid
 	setAttrSize    = 1 << 3 // FATTR_SIZE
 	writeOffAt     = 48     // fuse_write_in.offset
@@ -167,6 +173,13 @@ func (v *valid) shorten(d time.Duration) {
 	sec, nsec := splitTime(max(0, left-int64(d)))
 	e.PutUint64(v.sec, sec)
 	e.PutUint32(v.nsec, nsec)
+}
+
+// locksDir are the requests during which the kernel holds the lock of the
+// directory they name for them alone.
+var locksDir = [opCount]bool{
+	opSetAttr: true, opSymlink: true, opMknod: true, opMkdir: true, opUnlink: true, opRmdir: true,
+	opRename: true, opLink: true, opSetXattr: true, opCreate: true, opRename2: true, opTmpfile: true,
 }
 
 // life is what a reply lets the kernel believe for a while: that a name of a

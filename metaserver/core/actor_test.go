@@ -2,13 +2,11 @@ package core
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
-	"agentdrive/metaserver/state"
 )
 
 // actor is a client that keeps the rules, as small as it can be: registers are
@@ -18,7 +16,6 @@ type actor struct {
 	id      int
 	st      StreamID
 	session meta.SessionID
-	ended   error
 
 	up    []meta.Frame // on their way to the server
 	ready bool         // the session is bound to the stream
@@ -31,6 +28,7 @@ type actor struct {
 	recalls []*meta.Recall
 
 	log   []meta.LogRecord // not acknowledged
+	lost  []lostWrite      // of log: what is unwritten if it is lost
 	first uint64           // of log
 	sent  uint64           // last one sent on this stream
 
@@ -38,6 +36,8 @@ type actor struct {
 	lastOp meta.OpID
 	group  meta.Ino
 
+	nonce         byte
+	opening       bool // waits for the Welcome of a new session
 	cached, local int
 }
 
@@ -46,6 +46,13 @@ type work struct {
 	frame *meta.OpFrame
 	start int
 	done  func(r *meta.Reply, granted func(meta.Ino) bool)
+}
+
+// lostWrite is a write whose record is in the log.
+type lostWrite struct {
+	seq uint64
+	key string
+	i   int
 }
 
 func newActor(c *chaos, id int) *actor {
@@ -58,13 +65,13 @@ func newActor(c *chaos, id int) *actor {
 }
 
 func (a *actor) send(f meta.Frame) {
-	if a.ready && a.ended == nil {
+	if a.ready {
 		a.up = append(a.up, f)
 	}
 }
 
 func (a *actor) toServer() {
-	if len(a.up) > 0 && a.ended == nil {
+	if len(a.up) > 0 {
 		f := a.up[0]
 		a.up = a.up[1:]
 		a.c.step(StreamFrame{a.st, f})
@@ -88,10 +95,16 @@ func (a *actor) fromServer() {
 		}
 	case *meta.Recall:
 		a.recalls = append(a.recalls, f)
+	case *meta.Credited:
+		a.group = meta.Ino(f.FirstGroup<<meta.SlotBits | 1)
 	case *meta.Welcome:
 		a.welcome(f)
 	case *meta.Evicted:
-		a.ended = f.Err
+		if a.opening {
+			a.c.t.Fatal(f.Err)
+		}
+		a.ready = true
+		a.die()
 	}
 }
 
@@ -126,12 +139,14 @@ func (a *actor) reply(f *meta.Reply) {
 	}
 	delete(a.ops, f.ID)
 	for _, g := range f.Grants {
-		if f.ID > a.gaveUp[g.Ino] {
+		if g.Kind == meta.LeaseNone {
+			delete(a.mtime, g.Ino)
+		} else if f.ID > a.gaveUp[g.Ino] {
 			a.lease[g.Ino] = max(a.lease[g.Ino], g.Kind)
 		}
 	}
 	w.done(f, func(ino meta.Ino) bool {
-		return f.ID > a.gaveUp[ino] && slices.ContainsFunc(f.Grants, func(g meta.Grant) bool { return g.Ino == ino })
+		return f.ID > a.gaveUp[ino] && slices.ContainsFunc(f.Grants, func(g meta.Grant) bool { return g.Ino == ino && g.Kind > meta.LeaseNone })
 	})
 }
 
@@ -158,20 +173,24 @@ func (a *actor) free(keys ...string) bool {
 }
 
 func (a *actor) begin() {
-	if len(a.ops) > 3 || a.ended != nil {
+	if len(a.ops) > 3 || a.group == 0 {
 		return
 	}
 	rng := a.c.rng
 	f := a.c.files[rng.IntN(len(a.c.files))]
 	d := a.c.dirs[rng.IntN(len(a.c.dirs))]
 	n := slots[rng.IntN(len(slots))]
-	switch rng.IntN(6) {
+	switch rng.IntN(8) {
 	case 0, 1:
 		a.readFile(f)
 	case 2:
 		a.writeFile(f)
 	case 3, 4:
 		a.lookup(d, n)
+	case 5:
+		a.unlink(d, n)
+	case 6:
+		a.exists()
 	default:
 		a.replace(d, n)
 	}
@@ -226,7 +245,7 @@ func (a *actor) writeFile(f meta.Ino) {
 		a.local++
 		a.append(op)
 		a.mtime[f] = v
-		a.over(fileKey(f), a.wrote(fileKey(f), a.c.tick, v))
+		a.localWrite(fileKey(f), v)
 		return
 	}
 	if a.c.rng.IntN(2) == 0 {
@@ -309,7 +328,14 @@ func (a *actor) replace(d meta.Ino, n string) {
 			a.append(rename)
 			a.lease[ino] = meta.LeaseWrite
 			a.names[k] = ino
-			a.over(k, a.wrote(k, a.c.tick, uint64(ino)))
+			a.mtime[ino] = 1
+			a.born(ino)
+			a.localWrite(k, uint64(ino))
+			if old != 0 {
+				a.localWrite(aliveKey(old), 0)
+				delete(a.mtime, old)
+				a.gaveUp[old] = a.lastOp
+			}
 			return
 		}
 		if known && a.c.rng.IntN(2) == 0 {
@@ -329,6 +355,7 @@ func (a *actor) replace(d meta.Ino, n string) {
 		}
 		delete(a.names, k)
 		a.busy[k]++
+		a.born(e.Attr.Ino)
 		i := a.wrote(k, a.c.tick, uint64(e.Attr.Ino))
 		a.call(rename, func(r *meta.Reply, granted func(meta.Ino) bool) {
 			if r.Outcome.Err != nil && r.Outcome.Err.Kind != errs.Expired {
@@ -390,7 +417,7 @@ func (a *actor) answerRecall() {
 
 // release gives something up unasked.
 func (a *actor) release() {
-	if !a.ready || len(a.recalls) > 0 {
+	if !a.ready || a.opening || len(a.recalls) > 0 {
 		return
 	}
 	all := append(slices.Clone(a.c.files), a.c.dirs...)
@@ -403,83 +430,3 @@ func (a *actor) release() {
 	a.forget(ino, kind)
 	a.send(&meta.Release{LogSeq: a.lastSeq(), Leases: []meta.Grant{{Ino: ino, Kind: kind}}})
 }
-
-// reconnect begins a new stream; what was on its way is lost.
-func (a *actor) reconnect() {
-	if a.ended != nil {
-		return
-	}
-	c := a.c
-	c.trace("client %d reconnects", a.id)
-	delete(c.world.sent, a.st)
-	c.step(StreamClosed{a.st})
-	c.streams++
-	a.st, a.up, a.recalls = c.streams, nil, nil
-	c.step(StreamOpened{Stream: a.st})
-	se := c.s.sessions[a.session]
-	a.ready = true
-	a.send(&meta.Resume{Session: a.session, Epoch: se.Epoch, Nonce: se.Nonce})
-	a.ready = false
-}
-
-func (a *actor) welcome(f *meta.Welcome) {
-	a.ready = true
-	for len(a.log) > 0 && a.first <= f.LastLogSeq {
-		a.log, a.first = a.log[1:], a.first+1
-	}
-	a.sent = f.LastLogSeq
-	claims := map[meta.Ino]meta.LeaseKind{}
-	for ino, k := range a.lease {
-		claims[ino] = k
-	}
-	for _, rec := range a.log {
-		set := namedIn(rec.Op)
-		for _, ino := range append(set.Dirs, set.Inos...) {
-			claims[ino] = meta.LeaseWrite
-		}
-		if m, ok := rec.Op.(*meta.Make); ok {
-			claims[m.Ino] = meta.LeaseWrite
-		}
-	}
-	rec := &meta.Reclaim{Last: true}
-	for ino, k := range claims {
-		if k > meta.LeaseNone {
-			rec.Leases = append(rec.Leases, meta.Grant{Ino: ino, Kind: k})
-		}
-	}
-	slices.SortFunc(rec.Leases, func(x, y meta.Grant) int { return int(x.Ino) - int(y.Ino) })
-	var again []*work
-	for _, w := range a.ops {
-		again = append(again, w)
-	}
-	slices.SortFunc(again, func(x, y *work) int { return int(x.frame.ID) - int(y.frame.ID) })
-	for _, w := range again {
-		if !w.frame.Op.Kind().IsRead() {
-			rec.Open = append(rec.Open, w.frame.ID)
-		}
-	}
-	a.send(rec)
-	a.sendLog()
-	for _, w := range again {
-		a.send(w.frame)
-	}
-}
-
-// lateRead executes a read now and delivers its answer some time later.
-func (c *chaos) lateRead(ef Read) {
-	res, err := state.Read(c.db.View(), ef.Drive, ef.Op)
-	o := meta.Outcome{Result: res}
-	if err != nil {
-		o = meta.Failed(err)
-	}
-	c.queue = append(c.queue, answered{ReadDone{Token: ef.Token, Outcome: o}})
-}
-
-// answered is an effect that was carried out and has not been heard of.
-type answered struct{ ev Event }
-
-func (answered) effect() {}
-
-var pointers = regexp.MustCompile(`0x[0-9a-f]+`)
-
-func stripPointers(s string) string { return pointers.ReplaceAllString(s, "0x") }

@@ -33,6 +33,15 @@ func (sc *script) step(ev Event) []Effect {
 	return sc.last
 }
 
+// until lets time pass, with a Tick whenever the core expects one.
+func (sc *script) until(now Time) []Effect {
+	for sc.now < now {
+		sc.now = min(now, sc.now+sc.s.beat())
+		sc.step(Tick{})
+	}
+	return sc.last
+}
+
 // show renders an effect in a word or two.
 func show(e Effect) string {
 	switch e := e.(type) {
@@ -203,11 +212,9 @@ func TestSilentSessionsEnd(t *testing.T) {
 	sc := newScript(t)
 	sc.lead(BecameLeader{})
 	sc.open(1, 10)
-	sc.now = 109
-	sc.step(Tick{})
+	sc.until(109)
 	sc.want()
-	sc.now = 110
-	sc.step(Tick{})
+	sc.until(110)
 	sc.want("Notice", "propose CloseSession")
 	sc.apply()
 	sc.want("evict 1: expired", "close 1", "propose Reclaim")
@@ -217,11 +224,9 @@ func TestNewLeaderGivesEverySessionItsLife(t *testing.T) {
 	sc := newScript(t)
 	sc.now = 1000
 	sc.lead(BecameLeader{Sessions: []state.Session{{ID: 10, Epoch: 1, Drive: 1}}})
-	sc.now = 1109
-	sc.step(Tick{})
+	sc.until(1109)
 	sc.want()
-	sc.now = 1110
-	sc.step(Tick{})
+	sc.until(1110)
 	sc.want("Notice", "propose CloseSession")
 }
 
@@ -238,6 +243,7 @@ func TestOrphanWaitsForReadsAndReclaims(t *testing.T) {
 	sc.want() // the read may still give the inode; session 20 is silent
 	sc.step(ReadDone{Token: read.Token, Outcome: done(&meta.EntryResult{Attr: meta.Attr{Ino: 7}})})
 	sc.want("reply 1 to 1")
+	sc.until(109)
 	sc.now = 110
 	sc.step(StreamFrame{1, &meta.Renew{}})
 	sc.step(Tick{})

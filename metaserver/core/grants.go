@@ -1,6 +1,11 @@
 package core
 
-import "agentdrive/metaserver/meta"
+import (
+	"cmp"
+	"slices"
+
+	"agentdrive/metaserver/meta"
+)
 
 // grantsOfRead decides which inodes of an answer the session may believe: the
 // answer is as of some moment since r.token, so nothing of it may have changed
@@ -91,6 +96,46 @@ func (s *Server) grantsOfMutation(se *session, op meta.Op, o *meta.Outcome) []me
 		inode(op.Ino)
 	}
 	return g.list
+}
+
+// outdatedBy adds to the grants of a mutation's reply what it changed besides:
+// inodes on which its session holds a lease and that the session may not know
+// to be touched, since it did not name them. LeaseNone there says only that:
+// what is believed of the inode is over.
+func (s *Server) outdatedBy(p *pending, o *meta.Outcome, list []meta.Grant) []meta.Grant {
+	if o.Err != nil {
+		return list
+	}
+	for _, ino := range p.set.Inos {
+		if p.drive.kindOf(ino, p.se) == meta.LeaseNone {
+			continue
+		}
+		if !slices.ContainsFunc(list, func(g meta.Grant) bool { return g.Ino == ino }) {
+			list = append(list, meta.Grant{Ino: ino, Kind: meta.LeaseNone})
+		}
+	}
+	return list
+}
+
+// outdatedByRecord is outdatedBy for a recorded reply. What a rename replaced
+// is not known any more: it may be anything.
+func (s *Server) outdatedByRecord(se *session, op meta.Op, o *meta.Outcome) []meta.Grant {
+	if o.Err != nil || len(se.leases) == 0 {
+		return nil
+	}
+	var list []meta.Grant
+	switch op.(type) {
+	case *meta.Unlink, *meta.Rmdir:
+		if res, ok := o.Result.(*meta.AttrResult); ok && se.leases[res.Attr.Ino] != nil {
+			list = append(list, meta.Grant{Ino: res.Attr.Ino})
+		}
+	case *meta.Rename:
+		for ino := range se.leases {
+			list = append(list, meta.Grant{Ino: ino})
+		}
+		slices.SortFunc(list, func(a, b meta.Grant) int { return cmp.Compare(a.Ino, b.Ino) })
+	}
+	return list
 }
 
 // bestOf is Write where nobody else holds anything (rule S7), else Read.

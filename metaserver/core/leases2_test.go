@@ -539,3 +539,23 @@ func TestQuotaEndsUnlimitedCredit(t *testing.T) {
 		t.Fatalf("%+v", c)
 	}
 }
+
+// The requester is not recalled: the reply tells what else it changed.
+func TestReplyTellsWhatElseChanged(t *testing.T) {
+	w, _, f := two(t, "")
+	g := made(t, w.call(9, 40, mk("g")))
+	w.later(3e9)
+	w.call(1, 1, &meta.GetAttr{Ino: f})
+	w.call(2, 1, &meta.GetAttr{Ino: 1})
+	w.op(1, 3, &meta.Rename{OldParent: 1, OldName: "g", NewParent: 1, NewName: "f"})
+	rec := w.wantRecall(2, "1 names f,g")
+	w.frame(2, &meta.Ack{Recall: rec.ID})
+	wantGrants(t, take[*meta.Reply](w, 1), "1r "+show64(g)+"w "+show64(f)+"-")
+	if w.s.Lease(w.ids[1], f) != meta.LeaseRead {
+		t.Fatal("that took the lease away")
+	}
+	w.op(1, 4, &meta.Unlink{Parent: 1, Name: "f"})
+	rec = take[*meta.Recall](w, 2)
+	w.frame(2, &meta.Ack{Recall: rec.ID})
+	wantGrants(t, take[*meta.Reply](w, 1), "1r "+show64(g)+"-")
+}

@@ -54,13 +54,13 @@ func TestGrantsOfReads(t *testing.T) {
 }
 
 func TestMutationGrantsWriteWhereNobodyElseHolds(t *testing.T) {
-	w, _, f := two(t, "")
+	w, _, _ := two(t, "")
 	r := w.call(1, 1, mk("x"))
 	x := made(t, r)
 	if len(r.Grants) != 2 || r.Grants[0] != (meta.Grant{Ino: 1, Kind: meta.LeaseWrite}) || r.Grants[1] != (meta.Grant{Ino: x, Kind: meta.LeaseWrite}) {
 		t.Fatalf("grants %s", grants(r))
 	}
-	w, _, f = two(t, "")
+	w, _, f := two(t, "")
 	w.call(2, 1, &meta.GetAttr{Ino: f})
 	w.call(2, 2, &meta.GetAttr{Ino: 1})
 	w.op(1, 1, &meta.Unlink{Parent: 1, Name: "f"})

@@ -196,7 +196,9 @@ func (s *Server) opApplied(q *queued, o meta.Outcome) {
 		se.stream.answered[q.item.ID] = true
 		var grants []meta.Grant
 		if q.gated != nil && !repeated { // what a record says may be old
-			grants = s.grantsOfMutation(se, q.item.Op, &o)
+			grants = s.outdatedBy(q.gated, &o, s.grantsOfMutation(se, q.item.Op, &o))
+		} else if repeated {
+			grants = s.outdatedByRecord(se, q.item.Op, &o)
 		}
 		s.reply(se.stream, q.item.ID, o, grants)
 	}

@@ -215,7 +215,7 @@ func (s *Server) repeatRecalls(se *session) {
 	se.recalls = nil
 	for _, r := range old {
 		r.acked, r.id = false, 0
-		s.dueBy(r.deadline)
+		r.deadline = s.now + s.cfg.TTL // it could not answer before
 		var open []*recallItem
 		for _, it := range r.items {
 			kind := se.drive.kindOf(it.ino, se)

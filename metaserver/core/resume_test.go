@@ -140,8 +140,7 @@ func TestRepetitionAfterTheReply(t *testing.T) {
 // A session hears of its end when the end is in the log, not before.
 func TestEndIsToldWhenItIsCertain(t *testing.T) {
 	sc := reign(t)
-	sc.now = 1000
-	sc.step(Tick{})
+	sc.until(110)
 	sc.want("Notice", "propose CloseSession")
 	proposed := sc.last
 	sc.step(StreamOpened{Stream: 1})

@@ -10,7 +10,8 @@ import (
 // serializes Step.
 type Server struct {
 	cfg     Config
-	now     Time
+	now     Time // of pass
+	lost    Time // in which the core stood still: the adapter's clock less now
 	leading bool
 	term    uint64         // of this reign
 	leader  LostLeadership // hint for clients while another leads
@@ -41,7 +42,7 @@ type Server struct {
 	due      Time // no session or recall is overdue before; 0: there is none
 	garbage  bool // the reclaim queue may hold work
 	reaping  bool // a Reclaim entry is under way
-	timerSet Time
+	timerSet Time // of the Tick to come, 0 = none; by now's time
 }
 
 type stream struct {
@@ -153,7 +154,7 @@ func (s *Server) reset() {
 // Step takes one event and returns the effects it has, in order. The slice is
 // valid until the next Step. now never goes back.
 func (s *Server) Step(now Time, ev Event) []Effect {
-	s.now = max(s.now, now)
+	s.pass(now)
 	s.effects = s.effects[:0]
 	switch ev := ev.(type) {
 	case StreamOpened:
@@ -191,10 +192,7 @@ func (s *Server) Step(now Time, ev Event) []Effect {
 		s.resolveOrphans()
 		s.reap()
 		s.flush()
-		if s.due != 0 && s.due != s.timerSet {
-			s.timerSet = s.due
-			s.emit(Timer{s.due})
-		}
+		s.setTimer()
 	}
 	return s.effects
 }

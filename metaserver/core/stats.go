@@ -17,6 +17,7 @@ type Stats struct {
 	ReadRepeats   uint64 // reads executed again behind a recall
 	Acquires      uint64
 	LockWaits     uint64 // SetLocks that had to wait
+	Standstills   uint64 // of this process, while it led; see pass
 	Refused       uint64 // wants of Acquires without a grant
 
 	Sessions uint64 // open

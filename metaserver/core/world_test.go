@@ -14,19 +14,20 @@ import (
 // in by hand and what is sent is collected. Effects wait in a queue, so that a
 // test can hold some of them back.
 type world struct {
-	t     testing.TB
-	s     *Server
-	now   Time
-	db    *kv.Mem
-	m     state.Machine
-	index uint64
-	term  uint64
-	queue []Effect
-	hold  func(Effect) bool // these stay in the queue
-	sent  map[StreamID][]meta.Frame
-	ids   map[StreamID]meta.SessionID
-	nonce byte
-	trace func(format string, args ...any)
+	t       testing.TB
+	s       *Server
+	now     Time
+	db      *kv.Mem
+	m       state.Machine
+	index   uint64
+	term    uint64
+	queue   []Effect
+	hold    func(Effect) bool // these stay in the queue
+	sent    map[StreamID][]meta.Frame
+	ids     map[StreamID]meta.SessionID
+	nonce   byte
+	notices []string
+	trace   func(format string, args ...any)
 }
 
 func newWorld(t testing.TB, brk string) *world {
@@ -73,6 +74,10 @@ func (w *world) step(ev Event) {
 			w.trace("  to %d: %s", snd.Stream, showFrame(snd.Frame))
 			w.sent[snd.Stream] = append(w.sent[snd.Stream], snd.Frame)
 			continue
+		}
+		if n, ok := ef.(Notice); ok {
+			w.notices = append(w.notices, n.Text)
+			w.trace("  notice: %s (session %d)", n.Text, n.Session)
 		}
 		w.trace("  effect %s", show(ef))
 		w.queue = append(w.queue, ef)
@@ -209,7 +214,7 @@ func (w *world) call(st StreamID, id meta.OpID, op meta.Op) *meta.Reply {
 func grants(r *meta.Reply) string {
 	var list []string
 	for _, g := range r.Grants {
-		list = append(list, fmt.Sprintf("%d%c", g.Ino, " rw"[g.Kind]))
+		list = append(list, fmt.Sprintf("%d%c", g.Ino, "-rw"[g.Kind]))
 	}
 	return strings.Join(list, " ")
 }
@@ -274,12 +279,14 @@ func showEvent(ev Event) string {
 	return fmt.Sprintf("%T%+v", ev, ev)
 }
 
-// later moves the clock.
+// later lets time pass, with a Tick whenever the core expects one.
 func (w *world) later(d Time) {
 	w.t.Helper()
-	w.now += d
-	w.step(Tick{})
-	w.run()
+	for end := w.now + d; w.now < end; {
+		w.now = min(end, w.now+w.s.beat())
+		w.step(Tick{})
+		w.run()
+	}
 }
 
 func mk(name string) *meta.Make {

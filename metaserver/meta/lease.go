@@ -16,6 +16,8 @@ const (
 // Grant gives a session a lease on an inode. In a Reply it also says that what
 // the answer tells about the inode (of a directory: the names in the answer,
 // too) may be cached; an answer is used once for inodes that it does not grant.
+// LeaseNone, in the Reply to a mutation, takes nothing away: the mutation changed
+// the inode, so what the session believed of it before is over.
 type Grant struct {
 	Ino  Ino
 	Kind LeaseKind

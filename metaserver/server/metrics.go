@@ -55,6 +55,7 @@ func newMetrics(r *obs.Registry, group uint32) *metrics {
 		add("agentdrive_meta_recalls_total", "Recalled leases by mode", func(s *core.Stats) uint64 { return s.Recalls[mode] }, obs.Label{Key: "mode", Value: word})
 	}
 	add("agentdrive_meta_evictions_total", "Sessions ended for recalls without an answer, or for claiming or logging what they do not hold", func(s *core.Stats) uint64 { return s.Evictions })
+	add("agentdrive_meta_standstills_total", "Times that the leader was stopped for more than a fifteenth of a session's life; that time does not count against sessions", func(s *core.Stats) uint64 { return s.Standstills })
 	add("agentdrive_meta_contended_total", "Inodes that became contended", func(s *core.Stats) uint64 { return s.Contended })
 	add("agentdrive_meta_gate_waits_total", "Operations that waited for another one on the same inode or name", func(s *core.Stats) uint64 { return s.GateWaits })
 	add("agentdrive_meta_acquires_total", "Acquires received", func(s *core.Stats) uint64 { return s.Acquires })

@@ -32,7 +32,7 @@ func (r Runner) Serve(ctx context.Context, c mountd.Config) (mountd.Filesystem, 
 	registerClient(reg, client)
 	m, err := kernel.New(client, kernel.Config{
 		Dir: c.Dir, Root: client.Root().Ino, Source: "agentdrive:" + c.Drive,
-		ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, Logger: log, Metrics: reg,
+		ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, Logger: log, Metrics: reg, Locks: true,
 	})
 	if err != nil {
 		ended, cancel := context.WithCancel(ctx)
