@@ -229,6 +229,9 @@ func (c *Client) outdated(ino meta.Ino) {
 	if n == nil {
 		return
 	}
+	if n.lease == meta.LeaseWrite {
+		c.placeData(ino) // while its version is known
+	}
 	n.attrOK = false
 	n.changed = c.ops.last
 	if items := c.invalAttr(nil, n); len(items) > 0 {
@@ -282,7 +285,7 @@ func (c *Client) learnAttr(o *op, res meta.Result) {
 // fillAttr takes attributes that an answer granted, unless better ones are
 // known.
 func (c *Client) fillAttr(o *op, n *node, a *meta.Attr) {
-	if o.body.Kind().IsRead() && o.id <= n.changed || n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone || c.unsaid(n.ino) {
+	if o.body.Kind().IsRead() && o.id <= n.changed || n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone || c.unsaid(n.ino) || c.lastSeq(n.ino) > o.after {
 		return
 	}
 	n.attr, n.attrOK, n.guess = *a, true, false

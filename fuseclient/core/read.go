@@ -130,13 +130,13 @@ func (c *Client) askMap(rd *reading) {
 	if rd.whole {
 		body.Off, body.Len, body.Limit = 0, meta.MaxSize, mapExtents
 	}
-	rd.held, rd.drops, rd.log = c.leaseOf(rd.file.ino) >= meta.LeaseRead, rd.file.drops, c.log.last
 	o := &op{body: body}
 	if !c.own(rd.file.ino) {
 		// Under a write lease what the servers lack lies over their map.
-		o.after = c.lastSeq(rd.file.ino)
+		o.after = c.said(rd.file.ino)
 		c.log.want = max(c.log.want, o.after)
 	}
+	rd.held, rd.drops, rd.log = c.leaseOf(rd.file.ino) >= meta.LeaseRead, rd.file.drops, c.log.last
 	o.done = func(res meta.Result, err error) {
 		c.learnRead(o, res, err)
 		c.mapped(rd, o, res, err)
