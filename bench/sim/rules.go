@@ -3,6 +3,7 @@ package sim
 import (
 	"agentdrive/internal/errs"
 	"agentdrive/internal/kv"
+	"agentdrive/metaserver/core"
 	"agentdrive/metaserver/meta"
 	"agentdrive/metaserver/state"
 
@@ -81,19 +82,47 @@ var ruleNames = [rules]string{
 	"wait-for-own-write", "epoch-beside-listing", "attr-beside-change", "attr-beside-setattr", "log-before-reply",
 }
 
-// server is the rule that the server's core breaks; client the client's.
-func (r Rule) server() string { return "" }
+// clientBreaks are the words of fuseclient/core.Config.Break.
+var clientBreaks = []string{
+	"C2-attr-in-create", "C3-long", "C4-no-inval", "C5-no-entry", "D4-no-self-recall", "ack-before-flush",
+	"log-reorder", "keep-after-recall",
+}
 
-func (r Rule) client() string { return "" }
+// serverBreak is the first rule that the server's core breaks, clientBreak the
+// first one of the client's core: they follow those of this file.
+const serverBreak = rules
+
+var clientBreak = serverBreak + Rule(len(core.Breaks))
+
+// server is what the server's core is told to break.
+func (r Rule) server() string {
+	if r >= serverBreak && r < clientBreak {
+		return core.Breaks[r-serverBreak]
+	}
+	return ""
+}
+
+// client is what the client's core is told to break.
+func (r Rule) client() string {
+	if r >= clientBreak {
+		return clientBreaks[r-clientBreak]
+	}
+	return ""
+}
 
 // String gives the name that -sim.break takes.
-func (r Rule) String() string { return ruleNames[r] }
+func (r Rule) String() string {
+	if r < rules {
+		return ruleNames[r]
+	}
+	return r.server() + r.client()
+}
 
 // ParseRule finds a rule by name.
 func ParseRule(name string) (Rule, bool) {
-	for i, n := range ruleNames {
-		if n == name {
-			return Rule(i), true
+	for _, r := range append(Rules(), NoRule) {
+		if r.String() == name {
+			return r, true
 		}
 	}
 	return NoRule, false
@@ -102,7 +131,7 @@ func ParseRule(name string) (Rule, bool) {
 // Rules lists them all.
 func Rules() []Rule {
 	var list []Rule
-	for r := NoRule + 1; r < rules; r++ {
+	for r := NoRule + 1; r < clientBreak+Rule(len(clientBreaks)); r++ {
 		list = append(list, r)
 	}
 	return list

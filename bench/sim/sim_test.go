@@ -33,7 +33,7 @@ func theRule(t *testing.T) Rule {
 	t.Helper()
 	rule, ok := ParseRule(*breakFlag)
 	if !ok {
-		t.Fatalf("no rule %q; there are %v", *breakFlag, ruleNames)
+		t.Fatalf("no rule %q; there are %v", *breakFlag, Rules())
 	}
 	return rule
 }

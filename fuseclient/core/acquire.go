@@ -101,6 +101,10 @@ func (c *Client) sendAcquires() {
 	for len(q.queue) > 0 {
 		n := min(len(q.queue), meta.MaxWants)
 		o := &op{body: &meta.Acquire{Wants: q.queue[:n:n]}, forReq: true}
+		for _, w := range q.queue[:n] {
+			o.after = max(o.after, c.lastSeq(w.Ino))
+		}
+		c.log.want = max(c.log.want, o.after)
 		q.queue = q.queue[n:]
 		o.done = func(res meta.Result, err error) { c.acquired(o, res, err) }
 		c.submit(o)

@@ -294,7 +294,8 @@ type Config struct {
 	MaxNodes   int  // inodes that something is known of; more are given back, the unused first; default 1 Mi
 	// Break names one rule to break, for tests that prove that they would see
 	// it: C2-attr-in-create, C3-long, C4-no-inval, C5-no-entry,
-	// D4-no-self-recall, ack-before-flush, log-reorder, keep-after-recall.
+	// D4-no-self-recall, ack-before-flush, log-reorder, read-without-after,
+	// stale-grant, trust-forever, keep-after-recall.
 	Break string
 	// NewBlockID makes random block ids; injected because a core has no
 	// randomness of its own. Required.

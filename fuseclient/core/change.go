@@ -230,7 +230,7 @@ func (c *Client) outdated(ino meta.Ino) {
 		return
 	}
 	if n.lease == meta.LeaseWrite {
-		c.placeData(ino) // while its version is known
+		c.placeData(ino) // what only this client knows is in the log then, and comes back with the answer behind it
 	}
 	n.attrOK = false
 	n.changed = c.ops.last
@@ -285,7 +285,10 @@ func (c *Client) learnAttr(o *op, res meta.Result) {
 // fillAttr takes attributes that an answer granted, unless better ones are
 // known.
 func (c *Client) fillAttr(o *op, n *node, a *meta.Attr) {
-	if o.body.Kind().IsRead() && o.id <= n.changed || n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone || c.unsaid(n.ino) || c.lastSeq(n.ino) > o.after {
+	if n.seq > c.log.acked && o.after < n.seq {
+		return // it may lack what was done locally before
+	}
+	if o.body.Kind().IsRead() && o.id <= n.changed || n.attrOK || n.mutating > 0 || n.recalls > 0 || n.lease == meta.LeaseNone || c.unsaid(n.ino) {
 		return
 	}
 	n.attr, n.attrOK, n.guess = *a, true, false

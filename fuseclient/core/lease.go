@@ -85,7 +85,7 @@ func (c *Client) broken(rule string) bool { return c.cfg.Break != "" && c.cfg.Br
 // its leases.
 func (c *Client) valid() bool {
 	s := &c.ses
-	return s.id != 0 && s.phase != phaseEnded && !c.log.poisoned && c.now < s.trustUntil
+	return s.id != 0 && s.phase != phaseEnded && !c.log.poisoned && (c.now < s.trustUntil || c.broken("trust-forever"))
 }
 
 // life is how long the kernel may believe an answer given now (C3).
@@ -219,7 +219,7 @@ func (c *Client) granted(o *op, grants []meta.Grant) {
 			continue
 		}
 		n := c.node(g.Ino)
-		if o.id <= n.ignore {
+		if o.id <= n.ignore && !c.broken("stale-grant") {
 			c.tidy(n)
 			continue
 		}
@@ -241,7 +241,7 @@ func (c *Client) grantOf(o *op, ino meta.Ino) *node {
 	}
 	for _, g := range o.grants {
 		if g.Ino == ino && g.Kind > meta.LeaseNone {
-			if n := c.nodeOf(ino); n != nil && o.id > n.ignore && n.lease > meta.LeaseNone {
+			if n := c.nodeOf(ino); n != nil && (o.id > n.ignore || c.broken("stale-grant")) && n.lease > meta.LeaseNone {
 				return n
 			}
 			return nil
