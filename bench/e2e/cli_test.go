@@ -66,6 +66,7 @@ func TestCommandLine(t *testing.T) {
 func drives(t *testing.T, c *cluster.Cluster, a string) {
 	c.Do("drive", "create", "second")
 	write(t, a+"/data", strings.Repeat("x", 10_000))
+	c.Do("sync", a) // drive get tells what the servers have
 	var d cluster.Drive
 	if err := json.Unmarshal([]byte(c.Do("drive", "get", "demo", "--json")), &d); err != nil || d.Name != "demo" || d.Bytes < 10_000 || d.Files < 2 {
 		t.Errorf("drive get: %+v, %v", d, err)

@@ -4,7 +4,8 @@
 //	go run ./bench/figures drive=./mnt/a ext4=:image:
 //
 // Each argument is NAME=DIR; :image: stands for a fresh journaled ext4 on a
-// loop device (root only). The last one is the reference of the ratios. The
+// loop device (root only), :limit: for a filesystem in memory behind the same
+// FUSE transport (bench/limit). The last one is the reference of the ratios. The
 // workloads run in turn on all directories, several times; the table shows
 // medians. Directories are left as they were.
 package main
@@ -44,10 +45,17 @@ func main() {
 	flag.StringVar(&c.only, "only", "", "workloads whose name contains this")
 	flag.StringVar(&c.npm, "npm", "", "project directory for npm ci (package.json, package-lock.json; packages in npm's cache); default: left out")
 	flag.Usage = func() {
-		fmt.Fprintf(flag.CommandLine.Output(), "usage: figures [flags] NAME=DIR ... REFERENCE=DIR|:image:\n")
+		fmt.Fprintf(flag.CommandLine.Output(), "usage: figures [flags] NAME=DIR|:limit: ... REFERENCE=DIR|:image:\n")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
+	if a := flag.Args(); len(a) == 2 && a[0] == "serve-limit" {
+		if err := serveLimit(a[1]); err != nil {
+			fmt.Fprintln(os.Stderr, "figures: limit:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(c, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "figures:", err)
 		os.Exit(1)
@@ -70,9 +78,9 @@ func run(c config, args []string) (err error) {
 		if !ok {
 			return fmt.Errorf("%q is not NAME=DIR", a)
 		}
-		if dir == ":image:" {
+		if start := special[dir]; start != nil {
 			var undo func() error
-			if dir, undo, err = image(tmp); err != nil {
+			if dir, undo, err = start(tmp); err != nil {
 				return err
 			}
 			defer func() { err = cmp.Or(err, undo()) }()
@@ -88,6 +96,12 @@ func run(c config, args []string) (err error) {
 		return err
 	}
 	return measure(c, src, places)
+}
+
+// special are the places that a run makes for itself.
+var special = map[string]func(tmp string) (dir string, undo func() error, err error){
+	":image:": image,
+	":limit:": startLimit,
 }
 
 // image makes a journaled ext4 on a loop device and mounts it.

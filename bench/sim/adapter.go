@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"slices"
 
 	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
@@ -65,7 +66,11 @@ func (ad *adapter) idle() bool {
 
 // delay is how long a step takes: little, now and then much.
 func (ad *adapter) delay() int64 {
-	switch ad.rng.IntN(16) {
+	n := ad.rng.IntN(16)
+	if ad.k.c.w.plan.Slow {
+		n /= 3
+	}
+	switch n {
 	case 0:
 		return span(ad.rng, 1*ms, 40*ms)
 	case 1, 2:
@@ -126,28 +131,78 @@ func (ad *adapter) answered(x *call, a client_core.Answer) {
 // whose attributes are in its reply: Linux gives them no new version, and an
 // older reply may come after it.
 func (ad *adapter) changes(r *reply) {
-	if r.a.Err != nil || ad.rule() == AttrBesideChange {
+	if ad.rule() == AttrBesideChange {
 		return
+	}
+	if _, own := r.x.op.(*meta.SetAttr); own {
+		return
+	}
+	for _, ino := range changesOf(r) {
+		ad.changed[ino] = r.seq
+	}
+}
+
+// changesOf lists the inodes whose attributes an own change changes.
+func changesOf(r *reply) []meta.Ino {
+	if r.a.Err != nil {
+		return nil
 	}
 	switch op := r.x.op.(type) {
 	case *meta.Make:
-		ad.changed[op.Parent] = r.seq
+		return []meta.Ino{op.Parent}
 	case *meta.Link:
-		ad.changed[op.Parent] = r.seq
+		return []meta.Ino{op.Parent, op.Ino}
 	case *meta.Unlink:
-		ad.changed[op.Parent] = r.seq
+		return append(tells(r), op.Parent)
 	case *meta.Rmdir:
-		ad.changed[op.Parent] = r.seq
+		return append(tells(r), op.Parent)
 	case *meta.Rename:
-		ad.changed[op.OldParent], ad.changed[op.NewParent] = r.seq, r.seq
-		if a, ok := r.a.Result.(*meta.AttrResult); ok {
-			ad.changed[a.Attr.Ino] = r.seq
-		}
+		return append(tells(r), op.OldParent, op.NewParent)
+	case *meta.SetAttr:
+		return []meta.Ino{op.Ino}
 	case *meta.SetXattr:
-		ad.changed[op.Ino] = r.seq
+		return []meta.Ino{op.Ino}
 	case *meta.RemoveXattr:
-		ad.changed[op.Ino] = r.seq
+		return []meta.Ino{op.Ino}
 	}
+	return nil
+}
+
+// tells lists the inodes whose attributes are in a reply.
+func tells(r *reply) (list []meta.Ino) {
+	switch x := r.a.Result.(type) {
+	case *meta.EntryResult:
+		list = append(list, x.Attr.Ino)
+	case *meta.AttrResult:
+		list = append(list, x.Attr.Ino)
+	case *meta.DirResult:
+		for i := range x.Entries {
+			if x.Plus {
+				list = append(list, x.Entries[i].Attr.Ino)
+			}
+		}
+	}
+	return list
+}
+
+// ahead reports whether a reply tells of an own change whose reply is still to
+// be written: who reads it would know more than the caches beside it.
+func (ad *adapter) ahead(r *reply) bool {
+	if ad.rule() == AheadOfChange {
+		return false
+	}
+	inos := tells(r)
+	for _, u := range ad.unwritten {
+		if u.seq >= r.seq {
+			continue
+		}
+		for _, ino := range changesOf(u) {
+			if slices.Contains(inos, ino) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // count notes the references that a reply gives, before it is written.
@@ -180,6 +235,10 @@ func (ad *adapter) tell(ev client_core.Event) {
 // write gives a reply to the kernel.
 func (ad *adapter) write(r *reply) {
 	w := ad.k.c.w
+	if ad.ahead(r) {
+		ad.soon(50*us, func() { ad.write(r) })
+		return
+	}
 	ad.age(r)
 	ad.censor(r)
 	ad.distrust(r)

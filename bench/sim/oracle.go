@@ -158,7 +158,11 @@ func (o *oracle) mutation(index uint64, now int64, it *state.Item, got meta.Outc
 	if got.Err != nil {
 		return
 	}
-	o.w.history.committed(index, o.w.history.byOp[sent.op], o.fs.changes)
+	m := o.w.history.byOp[sent.op]
+	if m != nil {
+		m.lost = o.w.history.lives[it.Session].lost
+	}
+	o.w.history.committed(index, m, o.fs.changes)
 	switch x := it.Op.(type) {
 	case *meta.Write:
 		o.stats.Blocks += len(x.Blocks)
@@ -182,9 +186,6 @@ func (o *oracle) delegated(index uint64, it *state.Item, got meta.Outcome) {
 	if got.Err != nil && got.Err.Kind == errs.Invalid && it.First > o.logged[it.Session]+1 {
 		return // what came before was lost with a reign; the client sends all of it again
 	}
-	if c := o.w.history.clients[it.Session]; got.Err != nil && got.Err.Kind == errs.Stale && c != nil && c.lost > 0 {
-		return // it took over a reference from its last session, which nobody promises
-	}
 	if got.Err != nil {
 		o.w.fail("entry %d: the log of session %d is refused: %s", index, it.Session, outcomeText(got))
 		return
@@ -195,6 +196,15 @@ func (o *oracle) delegated(index uint64, it *state.Item, got meta.Outcome) {
 			o.record(index, it.Session, seq, &it.Records[i])
 		}
 	}
+}
+
+// changesInode reports whether an operation names the inode that it changes.
+func changesInode(op meta.Op) bool {
+	switch op.(type) {
+	case *meta.Write, *meta.SetAttr, *meta.SetXattr, *meta.RemoveXattr:
+		return true
+	}
+	return false
 }
 
 // ofData reports whether a record publishes data, or says that blocks are lost.
@@ -214,6 +224,12 @@ func (o *oracle) record(index uint64, s meta.SessionID, seq uint64, r *meta.LogR
 	o.w.note("  %d: record %d of session %d at %d: %T %+v", index, seq, s, r.Now, r.Op, r.Op)
 	m := o.w.history.record(s, r.Op)
 	got, err := o.fs.execute(r.Op, r.Now)
+	if errs.Is(err, errs.Stale) && changesInode(r.Op) {
+		if m != nil {
+			m.index = index
+		}
+		return // of an inode that is gone: rule S6 is checked where it died
+	}
 	if err != nil {
 		o.w.fail("entry %d, record %d of session %d: %T %+v: the model refuses it: %v", index, seq, s, r.Op, r.Op, err)
 		return

@@ -88,13 +88,14 @@ type Plan struct {
 	Seed    uint64
 	Clients int
 	Leases  bool   // the clients ask for leases
+	Slow    bool   // kernels and daemons are slow to handle replies
 	Steps   []Step // by time
 }
 
 // String lists the steps.
 func (p *Plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, %d clients, leases %v, %d steps\n", p.Seed, p.Clients, p.Leases, len(p.Steps))
+	fmt.Fprintf(&b, "seed %d, %d clients, leases %v, slow %v, %d steps\n", p.Seed, p.Clients, p.Leases, p.Slow, len(p.Steps))
 	for _, x := range p.Steps {
 		fmt.Fprintf(&b, "  %v\n", x)
 	}
@@ -112,6 +113,10 @@ var mixes = [...][Crash]int{
 	// Content.
 	{Lookup: 4, Create: 3, Truncate: 3, Rename: 1, GetAttr: 2, Open: 6, Write: 22, WriteSync: 3, Append: 6, Read: 16,
 		Fsync: 6, Close: 5, SyncAll: 1, Forget: 1, Cancel: 2},
+	// What kernels believe of names and attributes.
+	{Lookup: 16, Create: 8, Mkdir: 2, Unlink: 7, Rmdir: 1, Rename: 8, Link: 2, Chmod: 8, GetAttr: 14, ReadDir: 12, Forget: 4, Cancel: 1},
+	// What they keep of content.
+	{Create: 2, Truncate: 5, Chmod: 2, GetAttr: 8, Open: 4, Write: 16, Append: 2, Read: 30, Fsync: 2, Close: 1},
 }
 
 // planTime is when the last step comes at the latest.
@@ -120,7 +125,7 @@ const planTime = 6 * s
 // NewPlan makes the plan of a seed.
 func NewPlan(seed uint64) *Plan {
 	rng := rand.New(rand.NewPCG(seed, 0x73696d))
-	p := &Plan{Seed: seed, Clients: 2 + rng.IntN(3), Leases: seed%4 != 0}
+	p := &Plan{Seed: seed, Clients: 2 + rng.IntN(3), Leases: seed%4 != 0, Slow: seed%3 == 0}
 	mix := mixes[rng.IntN(len(mixes))]
 	total := 0
 	for _, n := range mix {

@@ -69,6 +69,8 @@ const (
 	AttrBesideChange
 	// AttrBesideSetattr: attributes answered beside an own SETATTR live.
 	AttrBesideSetattr
+	// AheadOfChange: replies that tell of an own change come before its own.
+	AheadOfChange
 	// LogBeforeReply: a log leaves before its replies are with the kernel (M6).
 	LogBeforeReply
 	rules
@@ -79,7 +81,7 @@ var ruleNames = [rules]string{
 	"keep-ended-sessions", "reclaim-nothing", "unpin-early", "keep-pins", "resend-new-id", "drop-dirty",
 	"ack-before-durable", "hide-loss", "reorder-streams",
 	"lie-lifetimes", "full-lifetimes", "no-barrier", "no-retry", "keep-pages", "early-attr",
-	"wait-for-own-write", "epoch-beside-listing", "attr-beside-change", "attr-beside-setattr", "log-before-reply",
+	"wait-for-own-write", "epoch-beside-listing", "attr-beside-change", "attr-beside-setattr", "ahead-of-change", "log-before-reply",
 }
 
 // clientBreaks are the words of fuseclient/core.Config.Break.

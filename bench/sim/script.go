@@ -64,8 +64,23 @@ func (w *world) finish(what string, done func() bool) {
 	w.fail("it does not come about that %s", what)
 	for _, c := range w.clients {
 		w.note("%s: %+v", c.name, c.core.Stats())
+		c.kernel.noteStuck()
 		for _, x := range c.kernel.pending {
 			w.note("  request %d %T %s", x.id, x.op, brief(x.op))
+		}
+	}
+}
+
+// noteStuck tells the trace what a kernel waits for.
+func (k *kernel) noteStuck() {
+	ad := k.ad
+	k.c.w.note("  %d system calls, %d replies unwritten, %d unapplied, %d invalidations, %d orders",
+		k.apps, len(ad.unwritten), ad.loose, ad.invals, len(ad.orders))
+	for _, ino := range k.order {
+		r := k.refs[ino]
+		if l := &r.lock; l.writer || l.readers > 0 || len(l.queue) > 0 || len(r.locked) > 0 {
+			k.c.w.note("  inode %d: writer %v, %d readers, %d wait, %d pages locked, %d wait for them",
+				ino, l.writer, l.readers, len(l.queue), len(r.locked), len(r.stuck))
 		}
 	}
 }

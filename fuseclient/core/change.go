@@ -158,6 +158,7 @@ func (c *Client) unblock(o *op) {
 		if n := c.nodeOf(ino); n != nil {
 			n.mutating = max(n.mutating-1, 0)
 			c.tidy(n)
+			c.settlePin(ino) // the kernel may have forgotten it meanwhile
 		}
 	}
 }

@@ -18,6 +18,7 @@ const (
 	lateDelay    = Time(200e6) // late copies wait so long for company
 	againDelay   = Time(20e6)  // first pause after errs.Again; doubles to maxDelay
 	maxDelay     = Time(1e9)   // longest pause between attempts of anything else
+	quotaDelay   = Time(640e6) // until the room of what was given back is certain to be there
 	maxRetry     = Time(250e6) // longest pause between streams: a new leader is found at once
 	quietDelay   = Time(1e9)   // silence of a stream that owes an answer before it is questioned
 	helloPeriods = 2           // RenewEvery periods to wait for Welcome

@@ -205,7 +205,7 @@ func (c *Client) reply(r *meta.Reply) {
 	}
 	c.granted(o, r.Grants)
 	switch {
-	case r.Outcome.Err != nil && r.Outcome.Err.Kind == errs.Again:
+	case r.Outcome.Err != nil && (r.Outcome.Err.Kind == errs.Again || c.roomComes(o, r.Outcome.Err)):
 		c.delay(o)
 	case r.Outcome.Err != nil:
 		o.done(nil, r.Outcome.Err)
@@ -215,6 +215,25 @@ func (c *Client) reply(r *meta.Reply) {
 		o.done(r.Outcome.Result, nil)
 	}
 	c.reapLingering()
+}
+
+// roomComes reports whether the drive was full for an operation perhaps only
+// because inodes that were removed here were not given back, or not long ago:
+// who removes a file may make another.
+func (c *Client) roomComes(o *op, err *errs.Error) bool {
+	if err.Kind != errs.Quota || o.pause >= quotaDelay {
+		return false
+	}
+	if len(c.pins.giveBack) > 0 || c.pins.given != 0 && c.now < c.pins.given+quotaDelay {
+		return true
+	}
+	waits := false
+	c.leases.table.Scan(func(ino meta.Ino, n *node) bool {
+		p, _ := c.pins.table.Get(ino)
+		waits = n.gone && p.kernel == 0 && p.replies > 0
+		return !waits
+	})
+	return waits
 }
 
 // delay puts an operation that the server could not start yet aside. It was

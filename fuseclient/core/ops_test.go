@@ -249,3 +249,42 @@ func TestUnpinBeforeWelcome(t *testing.T) {
 		t.Fatalf("unpin %+v", u)
 	}
 }
+
+// TestRoomOfRemovedFiles: a drive that is full for an operation behind a
+// removal is asked again, since the room comes back a moment later; one that is
+// full otherwise is not.
+func TestRoomOfRemovedFiles(t *testing.T) {
+	h := ready(t)
+	h.request(&meta.Lookup{Parent: 1, Name: "a"})
+	h.ok(h.op().ID, &meta.EntryResult{Attr: regular(10, 0, 1)})
+	take[Answer](h)
+	id := h.request(&meta.Make{Parent: 1, Name: "b", Mode: meta.ModeDir})
+	h.bad(h.op().ID, errs.Quota)
+	h.refused(id, errs.Quota)
+
+	h.request(&meta.Unlink{Parent: 1, Name: "a"})
+	h.ok(h.op().ID, attrOf(10, 0, 1))
+	take[Answer](h)
+	h.step(Forget{Ino: 10, N: 1})
+	id = h.request(&meta.Make{Parent: 1, Name: "b", Mode: meta.ModeDir})
+	h.bad(h.op().ID, errs.Quota)
+	h.none("at once")
+	h.after(againDelay)
+	h.ok(h.op().ID, &meta.EntryResult{Attr: meta.Attr{Ino: 11, Mode: meta.ModeDir | 0o755, Nlink: 2}})
+	h.answered(id)
+
+	h.request(&meta.Make{Parent: 1, Name: "c", Mode: meta.ModeDir})
+	tries, over := 0, false
+	for end := h.now + 60e9; !over && h.now < end; h.after(againDelay) {
+		for _, o := range sentOps(h) {
+			if o.Op.Kind() == meta.KindMake {
+				tries++
+				h.bad(o.ID, errs.Quota)
+			}
+		}
+		over = len(take[Answer](h)) > 0
+	}
+	if tries < 2 || !over {
+		t.Errorf("asked %d times, though something was removed just now; at last answered: %v", tries, over)
+	}
+}

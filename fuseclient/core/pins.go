@@ -27,6 +27,7 @@ type pins struct {
 	declared bool
 	giveBack []meta.Pin
 	flushAt  Time
+	given    Time // when something was given back last
 }
 
 // pinned notes an entry reply.
@@ -99,6 +100,7 @@ func (c *Client) flushUnpins(now bool) {
 		n := min(len(p.giveBack), pinsPerUnpin)
 		c.send(&meta.Unpin{Pins: p.giveBack[:n:n]})
 		p.giveBack = p.giveBack[n:]
+		p.given = c.now
 	}
 	if len(p.giveBack) == 0 {
 		p.giveBack, p.flushAt = nil, 0

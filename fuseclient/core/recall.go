@@ -229,6 +229,7 @@ func (c *Client) recallItemDone(n *node, it *recallItem) {
 	}
 	c.recallEnds(n, it)
 	c.lower(n, min(n.lease, it.to))
+	c.settlePin(n.ino)
 }
 
 // owedProgress lists the recalls of this stream whose flush may have moved

@@ -326,6 +326,30 @@ func TestNameBehindOwnCreate(t *testing.T) {
 	s.end()
 }
 
+// TestNameBehindOwnRmdir: RMDIR locks the directory that it removes, which no
+// Backend can know of. The name below it is dropped by an epoch that nobody
+// asked for.
+func TestNameBehindOwnRmdir(t *testing.T) {
+	s := newScene(t, nil)
+	if !s.m.conn.hasEpoch {
+		t.Skip("this kernel has no FUSE_NOTIFY_INC_EPOCH")
+	}
+	sub := s.foreign(&meta.Make{Parent: s.dir, Name: "sub", Mode: meta.ModeDir | 0o755})
+	must(t, s.stat("sub")())
+	wantErrno(t, "absent", s.stat("sub/neg")(), syscall.ENOENT)
+	s.fs.hang(isOp(func(*meta.Rmdir) bool { return true }))
+	done := s.start(func() error { return unix.Rmdir(s.path("sub")) })
+	n := s.count("lookup neg")
+	<-s.fs.invalidate(nil, core.Inval{Dir: sub, Name: "neg"}) // RMDIR is still open
+	s.fs.letGo()
+	must(t, <-done)
+	wantErrno(t, "removed", s.stat("sub")(), syscall.ENOENT)
+	if st := s.m.Stats(); st.Hung == 0 || s.count("lookup neg") != n {
+		t.Errorf("hung %d times", st.Hung)
+	}
+	s.end()
+}
+
 // TestUnansweredIsNotWaitedFor: a request that the Backend has not answered
 // says nothing old, and may wait for the invalidation itself.
 func TestUnansweredIsNotWaitedFor(t *testing.T) {

@@ -2,7 +2,10 @@ package kernel
 
 import (
 	"errors"
+	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -97,14 +100,14 @@ func (c *conn) carryOut(o *order, over <-chan struct{}) {
 			names[it.Dir] = append(names[it.Dir], it.Name)
 		}
 	}
-	var told sync.WaitGroup
+	told := make([]*naming, 0, len(dirs))
 	for _, d := range dirs {
-		told.Add(1)
-		if !c.note(func() {
-			defer told.Done()
-			c.invalNames(d, names[d], over)
+		n := &naming{done: make(chan struct{})}
+		if c.note(func() {
+			defer close(n.done)
+			c.invalNames(d, names[d], over, n)
 		}) {
-			told.Done()
+			told = append(told, n)
 		}
 	}
 	if epoch {
@@ -117,18 +120,46 @@ func (c *conn) carryOut(o *order, over <-chan struct{}) {
 			c.dropPages(it.Ino, []span{rangeOf(it)}, nil)
 		}
 	}
-	if len(dirs) == 0 {
-		return
+	for _, n := range told {
+		c.awaitNames(n, over)
 	}
-	all := make(chan struct{})
-	go func() { // ends with the notes it waits for
-		told.Wait()
-		close(all)
-	}()
-	select {
-	case <-all:
-	case <-over:
-	case <-c.gone:
+}
+
+// naming is the telling of names of one directory.
+type naming struct {
+	done   chan struct{}
+	thread atomic.Int64 // that does it
+}
+
+// hangsAfter is how long a notification of a name may wait for the directory's
+// lock before the names are dropped by a new epoch instead.
+const hangsAfter = 5 * time.Millisecond
+
+// awaitNames waits until names are told, or dropped by an epoch. If the telling
+// hangs, an own request may hold the directory's lock, and wait at the servers
+// for this very order: nobody can know which directories an RMDIR or RENAME
+// has locked besides those that it names. So a new epoch is begun here, even
+// if the core did not see that it must.
+func (c *conn) awaitNames(n *naming, over <-chan struct{}) {
+	t := time.NewTicker(hangsAfter)
+	defer t.Stop()
+	for hung := 0; ; {
+		select {
+		case <-n.done:
+			return
+		case <-over:
+			return
+		case <-c.gone:
+			return
+		case <-t.C:
+		}
+		if hung++; !sleepsInKernel(n.thread.Load()) {
+			hung = 0
+		}
+		if hung > 1 && c.hasEpoch {
+			c.stats.hung.Inc()
+			c.newEpoch() // closes over
+		}
 	}
 }
 
@@ -142,7 +173,10 @@ func rangeOf(it core.Inval) span {
 
 // invalNames makes the kernel forget names of a directory, plainly: a name
 // that is merely expired comes back with the reply to a LOOKUP under way.
-func (c *conn) invalNames(dir meta.Ino, names []string, over <-chan struct{}) {
+func (c *conn) invalNames(dir meta.Ino, names []string, over <-chan struct{}, as *naming) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	as.thread.Store(int64(unix.Gettid()))
 	for i, n := range names {
 		if i > 0 {
 			select {
@@ -174,8 +208,9 @@ func (c *conn) invalInode(ino meta.Ino, pages *span) {
 
 // Bounds of the wait for listings that are being applied.
 const (
-	listingPoll = 2 * time.Millisecond
-	listingWait = time.Second
+	listingPoll  = 2 * time.Millisecond
+	listingWait  = time.Second
+	listingGuess = 20 * time.Millisecond // while an own request may have the lock
 )
 
 // newEpoch makes the kernel look up every name again. Requests under way keep
@@ -212,7 +247,12 @@ func (c *conn) settleListing(dir uint64) {
 	}
 	t := time.NewTicker(listingPoll)
 	defer t.Stop()
-	for end := time.Now().Add(listingWait); !c.ownsLock(dir) && time.Now().Before(end); {
+	for start := time.Now(); ; {
+		owns, may := c.ownsLock(dir)
+		waited := time.Since(start)
+		if owns || may && waited > listingGuess || waited > listingWait {
+			return
+		}
 		select {
 		case <-free:
 			return
@@ -224,22 +264,22 @@ func (c *conn) settleListing(dir uint64) {
 }
 
 // ownsLock reports whether a request without an answer holds the lock of a
-// directory exclusively.
-func (c *conn) ownsLock(dir uint64) bool {
-	var open []*Call
+// directory for itself, or may: RMDIR and RENAME lock directories that they do
+// not name.
+func (c *conn) ownsLock(dir uint64) (owns, may bool) {
+	var open, maybe []*Call
 	c.mu.Lock()
 	for _, r := range c.calls {
-		if r.op < opCount && locksDir[r.op] && (r.node == dir || r.dir == dir) {
+		switch {
+		case r.op >= opCount || !locksDir[r.op]:
+		case r.node == dir || r.dir == dir:
 			open = append(open, &r.call)
+		case r.op == opRmdir || r.op == opRename || r.op == opRename2:
+			maybe = append(maybe, &r.call)
 		}
 	}
 	c.mu.Unlock()
-	for _, call := range open {
-		if c.led.unanswered(call) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(open, c.led.unanswered), slices.ContainsFunc(maybe, c.led.unanswered)
 }
 
 // tell writes a notification. It reports false when the kernel knows nothing

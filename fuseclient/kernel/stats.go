@@ -20,6 +20,7 @@ type Stats struct {
 	Ops           []OpStats // those that occurred, by opcode
 	Invalidations uint64    // effects of the Backend
 	Notifications uint64    // messages to the kernel, repeats included
+	Hung          uint64    // names that hung at a lock and were dropped with all others
 }
 
 // opNames name the requests that are counted apart.
@@ -49,6 +50,7 @@ type connStats struct {
 	other         *opStats
 	invalidations *obs.Counter
 	notifications *obs.Counter
+	hung          *obs.Counter
 }
 
 func newConnStats(reg *obs.Registry) *connStats {
@@ -64,6 +66,7 @@ func newConnStats(reg *obs.Registry) *connStats {
 		other:         make("other"),
 		invalidations: reg.Counter("agentdrive_fuse_invalidations_total", "Times that the kernel was to forget something."),
 		notifications: reg.Counter("agentdrive_fuse_notifications_total", "Messages that told the kernel to forget."),
+		hung:          reg.Counter("agentdrive_fuse_hung_names_total", "Names that could not be forgotten because of a lock, so that all names were."),
 	}
 	for i, name := range opNames {
 		if s.ops[i] = s.other; name != "" {
@@ -83,7 +86,7 @@ func (s *connStats) op(code uint32) *opStats {
 // Stats tells what was done so far.
 func (m *Mount) Stats() Stats {
 	s := m.conn.stats
-	out := Stats{Invalidations: s.invalidations.Value(), Notifications: s.notifications.Value()}
+	out := Stats{Invalidations: s.invalidations.Value(), Notifications: s.notifications.Value(), Hung: s.hung.Value()}
 	sums := map[string]float64{}
 	for _, x := range m.cfg.Metrics.Snapshot() {
 		if x.Name == "agentdrive_fuse_request_seconds" && len(x.Labels) == 1 {

@@ -69,9 +69,13 @@ func TestLogOfAFileWithoutAName(t *testing.T) {
 	if _, err := w.attr(ino); !errs.Is(err, errs.Stale) {
 		t.Fatalf("the file lives on: %v", err)
 	}
-	// Now it is a mistake of the client.
-	wantKind(t, w.log(s, 7, inline(ino, 0, "x")), errs.Stale)
-	wantKind(t, w.log(s, 7, mkdir("late")), errs.Expired)
+	// Now nobody can miss what is written to it, and the log goes on.
+	if o := w.log(s, 7, inline(ino, 0, "x"), &meta.SetAttr{Ino: ino, Set: meta.SetSize, Size: 1}); o.Err != nil {
+		t.Fatal(o.Err)
+	}
+	// A name for it is a mistake of the client.
+	wantKind(t, w.log(s, 9, &meta.Link{Ino: ino, Parent: meta.RootIno, Name: "back"}), errs.Stale)
+	wantKind(t, w.log(s, 9, mkdir("late")), errs.Expired)
 }
 
 // Inode numbers come from the session's own groups only; anything else ends

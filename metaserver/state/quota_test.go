@@ -112,7 +112,12 @@ func TestQuotaOfFiles(t *testing.T) {
 	q.must(&meta.SetXattr{Ino: a, Name: "user.a", Value: make([]byte, 5000)})
 	// A file counts until nobody has it open.
 	b := q.must(&meta.Unlink{Parent: meta.RootIno, Name: "b"}).(*meta.AttrResult).Attr.Ino
+	wantKind(t, q.try(mkdir("c"), Reserved{}), errs.Again) // perhaps nobody has
+	q.internal(&ResolveOrphans{Drive: 1, Orphans: []OrphanPins{{Ino: b, Pins: []meta.SessionID{q.s.Session}}}})
 	q.refused(mkdir("c"))
+	q.internal(&UnpinOrphans{Session: q.s.Session, Inos: []meta.Ino{b}})
+	q.must(mkdir("c"))
+	b = q.must(&meta.Rmdir{Parent: meta.RootIno, Name: "c"}).(*meta.AttrResult).Attr.Ino
 	q.internal(&ResolveOrphans{Drive: 1, Orphans: []OrphanPins{{Ino: b}}})
 	q.must(mkdir("c"))
 	q.use(21, 3)

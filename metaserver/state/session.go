@@ -331,6 +331,18 @@ func (m *Machine) executeLogged(tx kv.Tx, index uint64, s *Session, rec *meta.Lo
 	return err
 }
 
+// onDead reports whether an operation failed because the inode that it changes
+// is gone. A session that took references over from one that ended may change
+// an inode that nobody keeps for it: nobody can miss the change, and it must
+// not cost the session everything else.
+func onDead(op meta.Op, err error) bool {
+	switch op.(type) {
+	case *meta.Write, *meta.SetAttr, *meta.SetXattr, *meta.RemoveXattr:
+		return errs.Is(err, errs.Stale)
+	}
+	return false
+}
+
 // applyLog executes delegated operations in order. One that fails poisons the
 // session: it and all behind it count as never done, and the client learns
 // how far the log got. Result: *meta.SessionResult with LastLogSeq.
@@ -353,7 +365,7 @@ func (m *Machine) applyLog(tx kv.Tx, st tree.Stamp, it *Item) (meta.Result, erro
 		if seq <= s.LastLogSeq {
 			continue
 		}
-		if err := m.executeLogged(tx, st.Index, &s, rec); err != nil {
+		if err := m.executeLogged(tx, st.Index, &s, rec); err != nil && !onDead(rec.Op, err) {
 			refused = errs.E("session.log", errs.Other, fmt.Sprintf("record %d", seq), err)
 			break
 		}

@@ -79,7 +79,8 @@ func (s Space) Apply(tx kv.Tx, st Stamp, op meta.Op) (meta.Result, error) {
 
 // ApplyWithin is Apply under a quota: errs.Quota when the drive would grow, and
 // be larger than room. What does not grow it is never refused. errs.Again: the
-// drive is full, but bytes wait for the queue that count no longer.
+// drive is full, but bytes wait for the queue that count no longer, or it is
+// not known yet whether anybody still uses a file without a name.
 func (s Space) ApplyWithin(tx kv.Tx, st Stamp, op meta.Op, room Room) (meta.Result, error) {
 	u := &unit{Space: s, tx: tx, st: st}
 	if err := u.loadCounters(); err != nil {
