@@ -42,8 +42,10 @@ func (c *Client) setLock(r *request, x *meta.SetLock) {
 		return
 	}
 	c.touchNode(n)
-	c.staleLocks(n, &x.Lock)
 	res := c.locks.Set(0, x.Lock, x.Wait)
+	if res.Verdict == locks.Granted || x.Lock.Flock { // a flock is given up before another waits
+		c.staleLocks(n, &x.Lock)
+	}
 	switch res.Verdict {
 	case locks.Granted:
 		c.answer(r, &meta.EmptyResult{}, nil)
