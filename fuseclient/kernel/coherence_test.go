@@ -214,6 +214,7 @@ func TestAppliedLate(t *testing.T) {
 // forget what the reply brings.
 func TestAppliedVeryLate(t *testing.T) {
 	s := newScene(t, nil)
+	s.m.conn.listingWait = 20 * time.Second
 	hogs(t)
 	for i := range 8 {
 		for _, what := range []string{"lookup", "listing", "listing, epoch"} {
@@ -421,6 +422,7 @@ func TestEpochDuringListing(t *testing.T) {
 	for i := range files {
 		s.file(fmt.Sprint("n", i), "")
 	}
+	s.m.conn.listingWait = 20 * time.Second
 	hogs(t)
 	for i := range 8 {
 		s.fs.delay(isOp(func(r *meta.ReadDir) bool { return r.Dir == s.dir && r.Plus && r.Cookie == 0 }))
