@@ -535,19 +535,20 @@ func (c *Client) everything() (items []Inval) {
 		}
 		return true
 	})
-	if !c.cfg.IncEpoch {
-		c.leases.table.Scan(func(_ meta.Ino, n *node) bool {
-			if n.dir != nil && n.dir.until > c.now {
-				n.dir.names.Scan(func(e *entry) bool {
-					if c.runs(e) {
-						items = append(items, Inval{Dir: n.ino, Name: e.name})
-					}
-					return true
-				})
-			}
-			return true
-		})
-	}
+	c.leases.table.Scan(func(ino meta.Ino, n *node) bool {
+		if p, _ := c.pins.table.Get(ino); p.kernel == 0 {
+			items = c.invalAttr(items, n) // the root, which is not pinned
+		}
+		if n.dir != nil && n.dir.until > c.now && !c.cfg.IncEpoch {
+			n.dir.names.Scan(func(e *entry) bool {
+				if c.runs(e) {
+					items = append(items, Inval{Dir: n.ino, Name: e.name})
+				}
+				return true
+			})
+		}
+		return true
+	})
 	return items
 }
 
