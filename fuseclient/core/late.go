@@ -30,17 +30,16 @@ func (c *Client) blockLate(ev BlockLate) {
 	if i < 0 {
 		return
 	}
-	p.fact.Missing = slices.Delete(p.fact.Missing, i, i+1)
-	p.fact.Acked = append(p.fact.Acked, ev.Server)
+	// Copies: operations and records share the slices, and may be on their way.
+	p.fact.Missing = slices.Delete(slices.Clone(p.fact.Missing), i, i+1)
+	p.fact.Acked = append(slices.Clone(p.fact.Acked), ev.Server)
 	switch {
 	case p.published:
 		c.tellLate(p.fact.ID, ev.Server)
-	case p.write != nil && p.write.id != 0:
+	case p.rec != nil && p.rec.ready, p.write != nil && p.write.id != 0:
 		p.late = append(p.late, ev.Server)
 	case p.write != nil: // not sent yet: it may still say so itself
-		fact := p.fact
-		fact.Acked, fact.Missing = slices.Clone(p.fact.Acked), slices.Clone(p.fact.Missing)
-		p.write.body.(*meta.Write).Blocks[p.index] = fact
+		p.write.body.(*meta.Write).Blocks[p.index] = p.fact
 	}
 	if len(p.fact.Missing) == 0 && p.published {
 		delete(c.puts.byToken, ev.Token)

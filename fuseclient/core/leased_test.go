@@ -556,3 +556,29 @@ func TestUnlinkedFileIsForgotten(t *testing.T) {
 		t.Fatal("data stays")
 	}
 }
+
+// TestLateCopyOfARecord: a copy that becomes durable while the record that
+// names the block is on its way changes nothing in the record, and is told
+// behind it.
+func TestLateCopyOfARecord(t *testing.T) {
+	h := leasedData(t)
+	h.hold(meta.LeaseWrite, regular(10, 0, 1))
+	h.write(10, 0, testBlock)
+	id := h.request(Fsync{Ino: 10})
+	p := h.put()
+	h.stored(p, 3)
+	b := &h.record().Op.(*meta.Write).Blocks[0]
+	h.step(BlockLate{Token: p.Token, Server: 3})
+	if len(b.Missing) != 1 || b.Missing[0] != 3 || len(b.Acked) != 2 {
+		t.Fatalf("the record that was sent changed: %+v", b)
+	}
+	h.after(lateDelay)
+	h.none("nothing is published yet")
+	h.ackLog()
+	h.answered(id)
+	h.after(lateDelay)
+	l, ok := h.op().Op.(*meta.LateAck)
+	if !ok || len(l.Copies) != 1 || l.Copies[0] != (meta.BlockCopy{ID: p.ID, Server: 3}) {
+		t.Fatalf("sent %+v", l)
+	}
+}

@@ -559,3 +559,31 @@ func TestReplyTellsWhatElseChanged(t *testing.T) {
 	w.frame(2, &meta.Ack{Recall: rec.ID})
 	wantGrants(t, take[*meta.Reply](w, 1), "1r "+show64(g)+"-")
 }
+
+// A Drain is forgotten with its stream: else the session would never be granted
+// the directory again.
+func TestDrainEndsWithItsStream(t *testing.T) {
+	for _, acked := range []bool{false, true} {
+		w, d, _ := two(t, "")
+		w.call(2, 1, &meta.ReadDir{Dir: d, Limit: 4})
+		se := w.s.sessions[w.ids[1]]
+		w.s.drain(w.s.driveOf(1).nodes[d], se)
+		for _, ef := range w.s.Step(w.now, Tick{}) {
+			if snd, ok := ef.(Send); ok {
+				w.sent[snd.Stream] = append(w.sent[snd.Stream], snd.Frame)
+			}
+		}
+		w.s.effects = nil
+		if acked {
+			w.frame(2, &meta.Ack{Recall: w.s.sessions[w.ids[2]].lastRecall})
+		}
+		w.step(StreamClosed{2})
+		w.resume(2, 12, meta.Grant{Ino: d, Kind: meta.LeaseRead})
+		want := show64(d) + "r"
+		if !acked {
+			w.wantRecall(12, show64(d)+" drain")
+			want = ""
+		}
+		wantGrants(t, w.call(12, 2, &meta.ReadDir{Dir: d, Limit: 4}), want)
+	}
+}

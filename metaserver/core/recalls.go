@@ -225,6 +225,9 @@ func (s *Server) repeatRecalls(se *session) {
 				s.itemOver(it)
 				continue
 			}
+			if it.mode == meta.RecallDrain {
+				se.leases[it.ino].find(se).draining = true
+			}
 			open = append(open, it)
 		}
 		if r.items = open; len(open) > 0 {

@@ -112,7 +112,8 @@ func (s *Server) claim(se *session) bool {
 		held[g.Ino] = max(held[g.Ino], g.Kind)
 	}
 	var less []meta.Grant
-	for ino := range se.leases { // order does not matter: each step is independent
+	for ino, n := range se.leases { // order does not matter: each step is independent
+		n.find(se).draining = false // a Drain of the old stream is void; repeatRecalls sends it again if it is owed
 		if se.drive.kindOf(ino, se) > held[ino] {
 			less = append(less, meta.Grant{Ino: ino, Kind: held[ino]})
 		}
