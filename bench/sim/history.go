@@ -63,6 +63,7 @@ type version struct {
 
 // mutation is a change that an application asked for.
 type mutation struct {
+	nowhere bool // its inode is gone: nobody else will see it
 	k       *kernel
 	op      meta.Op
 	lost    int  // sessions lost before its answer
@@ -329,10 +330,10 @@ func (m *mutation) uncertain() bool {
 // the client that made them saw them, until it learned of the loss.
 func (h *history) phantom(l *look) bool {
 	for _, m := range h.all {
-		if !m.ok || m.index != 0 || m.k != l.k || m.inv > l.resp {
+		if !m.ok || m.index != 0 && !m.nowhere || m.k != l.k || m.inv > l.resp {
 			continue
 		}
-		if !m.k.dead && m.lost < len(m.k.c.losses) && l.at > m.k.c.losses[m.lost]+lossGrace {
+		if !m.nowhere && !m.k.dead && m.lost < len(m.k.c.losses) && l.at > m.k.c.losses[m.lost]+lossGrace {
 			continue
 		}
 		for _, key := range m.keys {

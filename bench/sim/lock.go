@@ -121,6 +121,14 @@ func (a *app) lockExcl(fn func(), refs ...*ref) {
 	}
 }
 
+// tryExcl takes a lock if it is free.
+func (a *app) tryExcl(r *ref) {
+	if r != nil && !a.holds(r) && r.lock.free(true) {
+		r.lock.take(true)
+		a.excl = append(a.excl, r)
+	}
+}
+
 // retryMulti serves calls that wait for several locks.
 func (k *kernel) retryMulti() {
 	for i := 0; i < len(k.multi); i++ {

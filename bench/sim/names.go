@@ -170,6 +170,14 @@ func (k *kernel) rename(from, to *ref, op *meta.Rename) {
 					return
 				}
 				k.c.w.data.order.asked(k.c, op, r.ino)
+				if from != to && (isDir(r) || over != nil && isDir(over)) {
+					// One may be above the other: Linux sees that and refuses. The
+					// model, which does not, must not wait.
+					a.tryExcl(r)
+					a.tryExcl(over)
+					a.renameLocked(from, to, r, over, op)
+					return
+				}
 				a.lockExcl(func() { a.renameLocked(from, to, r, over, op) }, r, over)
 			})
 		})

@@ -226,7 +226,7 @@ func (o *oracle) record(index uint64, s meta.SessionID, seq uint64, r *meta.LogR
 	got, err := o.fs.execute(r.Op, r.Now)
 	if errs.Is(err, errs.Stale) && changesInode(r.Op) {
 		if m != nil {
-			m.index = index
+			m.index, m.nowhere = index, true
 		}
 		return // of an inode that is gone: rule S6 is checked where it died
 	}

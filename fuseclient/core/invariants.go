@@ -146,6 +146,8 @@ func (n *node) check() string {
 	switch {
 	case n.recalls == 0 && n.limit != meta.LeaseWrite:
 		return "a node is limited without a recall"
+	case n.locks.flight < 0 || !n.locks.own && len(n.locks.stale)+len(n.locks.waits) > 0:
+		return "locks of a node are miscounted"
 	case n.recalls < 0 || n.mutating < 0:
 		return "a node counts below nothing"
 	case n.lease > meta.LeaseNone:

@@ -36,6 +36,8 @@ type node struct {
 
 	dir *directory // names, or nil
 
+	locks nodeLocks
+
 	attrUntil Time   // the kernel believes attributes until then
 	seq       uint64 // the last record of the log that changes it
 	born      uint64 // the record that makes it; 0: none
@@ -167,7 +169,8 @@ func (c *Client) touchNode(n *node) {
 // tidy removes a node that nothing needs.
 func (c *Client) tidy(n *node) {
 	if n.lease != meta.LeaseNone || n.mutating > 0 || n.recalls > 0 || n.seq > c.log.acked ||
-		n.attrUntil > c.now || n.refused > c.now || n.lost != nil || n.ignore >= c.ops.oldest() || n.dir != nil && n.dir.busy(c.now) {
+		n.attrUntil > c.now || n.refused > c.now || n.lost != nil || n.ignore >= c.ops.oldest() ||
+		n.locks.own || n.locks.flight > 0 || n.dir != nil && n.dir.busy(c.now) {
 		return
 	}
 	if m := c.nodeOf(n.ino); m == n {
@@ -406,7 +409,7 @@ func (c *Client) idleFrom(n *node, crowded bool) Time {
 
 // busy reports whether a node must keep its lease.
 func (c *Client) busy(n *node) bool {
-	if n.mutating > 0 || n.recalls > 0 || n.seq > c.log.acked {
+	if n.mutating > 0 || n.recalls > 0 || n.seq > c.log.acked || n.locks.flight > 0 || len(n.locks.waits) > 0 {
 		return true
 	}
 	if f, ok := c.files.Get(n.ino); ok && (f.inUse() || f.reads > 0) {
@@ -457,7 +460,9 @@ func (c *Client) releaseDead() {
 func (c *Client) release(nodes []*node) {
 	var out []meta.Grant
 	for _, n := range nodes {
-		if n.lease != meta.LeaseNone {
+		if n.locks.own {
+			c.tellLocks(n) // and next time
+		} else if n.lease != meta.LeaseNone {
 			n.ignore = c.ops.last
 			out = append(out, meta.Grant{Ino: n.ino})
 			c.lower(n, meta.LeaseNone)
