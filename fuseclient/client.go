@@ -99,6 +99,7 @@ func open(ctx context.Context, cfg Config, mc *metaclient.Client) (*Client, erro
 	if err != nil {
 		host = "unknown"
 	}
+	r.keeps = newRecorder(r.log)
 	r.core = core.New(core.Config{
 		Group: drive.Group, MaxDirty: cfg.MaxDirty, NewBlockID: newBlockID, IncEpoch: kernel.HasIncEpoch(),
 		Open: meta.Open{
@@ -164,6 +165,16 @@ func newDataPath(ctx context.Context, cfg Config, mc *metaclient.Client) (*dataP
 func newBlockID() (id chunk.BlockID) {
 	rand.Read(id[:])
 	return id
+}
+
+// LogFD is the descriptor of the memory that holds the log of local operations
+// which are answered and not durable yet (package ring), for a process that
+// shall keep it beyond this one. It stays the client's; -1: there is none.
+func (c *Client) LogFD() int {
+	if c.run.keeps == nil {
+		return -1
+	}
+	return c.run.keeps.ring.FD()
 }
 
 // Root is the directory at which the session is rooted.

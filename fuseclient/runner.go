@@ -34,6 +34,7 @@ type runner struct {
 	lastReq core.ReqID
 	waiting map[core.ReqID]waiter
 	kernel  kernel.Notifier // nil until a mount is attached
+	keeps   *recorder       // nil: nothing is kept
 	stream  *stream         // newest
 	timer   clock.Timer
 	state   core.Notice
@@ -137,12 +138,17 @@ func (r *runner) stepLocked(ev core.Event) {
 	for _, ef := range r.core.Step(core.Time(r.clock.Mono()), ev) {
 		r.doLocked(ef)
 	}
+	r.keeps.stepped()
 }
 
 func (r *runner) doLocked(ef core.Effect) {
 	switch ef := ef.(type) {
 	case core.Answer:
 		r.answerLocked(ef)
+	case core.Logged:
+		r.keeps.logged(ef)
+	case core.LogGone:
+		r.keeps.gone(ef.Seq)
 	case core.Invalidate:
 		done := func() { r.step(core.Invalidated{Token: ef.Token}) }
 		if r.kernel != nil {
@@ -190,6 +196,7 @@ func (r *runner) answerLocked(a core.Answer) {
 	if p, ok := a.Result.(*core.FilePlan); ok && !leases {
 		p.Keep = true
 	}
+	r.keeps.answered(w.call.Unique(), &a)
 	w.call.Answered(&a, keep || !leases)
 	w.answer <- a
 }
@@ -343,6 +350,9 @@ func (r *runner) close() {
 	}
 	r.mu.Unlock()
 	r.wg.Wait()
+	if err := r.keeps.close(); err != nil {
+		r.log.Warn("closing the log ring", "err", err)
+	}
 }
 
 // awaitWelcome waits for the session to open, or to be refused for good.

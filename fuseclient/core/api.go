@@ -254,7 +254,22 @@ func (Send) effect()       {}
 func (Disconnect) effect() {}
 func (PutBlock) effect()   {}
 func (Answer) effect()     {}
+
+// Logged gives a local operation with its place in the log, as it will be sent.
+// It comes before the Answer that it belongs to: the adapter keeps both where
+// they outlive the process, before the kernel gets the reply.
+type Logged struct {
+	Seq    uint64
+	Record meta.LogRecord // shared with the core: read only
+}
+
+// LogGone says that the records up to Seq need not be kept any longer: they are
+// durable at the servers, or lost with their session.
+type LogGone struct{ Seq uint64 }
+
 func (Timer) effect()      {}
+func (Logged) effect()     {}
+func (LogGone) effect()    {}
 func (Invalidate) effect() {}
 func (Notice) effect()     {}
 

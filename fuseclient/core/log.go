@@ -1,6 +1,8 @@
 package core
 
 import (
+	"math"
+
 	"agentdrive/internal/errs"
 	"agentdrive/metaserver/meta"
 )
@@ -69,6 +71,9 @@ func (c *Client) logAppend(r *record) {
 		n := c.node(ino)
 		n.seq, n.changed = r.seq, c.ops.last
 	}
+	if r.ready {
+		c.emit(Logged{r.seq, meta.LogRecord{Now: r.now, Op: r.op}})
+	}
 }
 
 // logReady says that a record may be sent: the blocks it names are durable.
@@ -81,6 +86,7 @@ func (c *Client) logReady(r *record) {
 	}
 	r.bytes = n
 	c.leases.progress++
+	c.emit(Logged{r.seq, meta.LogRecord{Now: r.now, Op: r.op}})
 }
 
 // afterLog sends the log up to seq at once and calls fn when it is durable, or
@@ -221,6 +227,7 @@ func (c *Client) logDurable(seq uint64) {
 			c.settlePin(ino)
 		}
 	}
+	c.emit(LogGone{l.acked})
 	c.fireLog(nil)
 	c.unstall()
 }
@@ -281,6 +288,7 @@ func (c *Client) logLost(err *errs.Error) (lost lostLog) {
 	recs, waiters := l.recs, l.waiters
 	stalled, resume := l.stalled, l.resume
 	*l = logbook{waiters: waiters}
+	c.emit(LogGone{math.MaxUint64})
 	lost.records = len(recs)
 	for _, r := range recs {
 		for _, dir := range r.dirs {

@@ -13,6 +13,7 @@ import (
 // Call is no request of the kernel, and is never cancelled.
 type Call struct {
 	cancel <-chan struct{}
+	unique uint64
 	led    *ledger // nil: nobody writes a reply (see NewCall)
 	op     any     // under way at the Backend
 	counts *opStats
@@ -36,6 +37,15 @@ func (c *Call) Cancel() <-chan struct{} {
 		return nil
 	}
 	return c.cancel
+}
+
+// Unique is the number of the kernel's request, which names it when the kernel
+// delivers it again; 0 for a call that is none.
+func (c *Call) Unique() uint64 {
+	if c == nil {
+		return 0
+	}
+	return c.unique
 }
 
 // Waits says that the answer did not come at once: it depends on the servers

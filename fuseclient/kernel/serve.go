@@ -194,7 +194,7 @@ func (c *conn) next() (*request, error) {
 func (c *conn) takeRequest(h header, fd int, msg []byte) *request {
 	req := &request{header: h, fd: fd, cancel: make(chan struct{}), start: time.Now()}
 	req.call = Call{
-		cancel: req.cancel, led: c.led, counts: c.stats.op(h.op),
+		cancel: req.cancel, unique: h.unique &^ resent, led: c.led, counts: c.stats.op(h.op),
 		loose: h.op == opRead,
 	}
 	if (h.op == opRename || h.op == opRename2) && len(msg) >= renameDirAt+8 {

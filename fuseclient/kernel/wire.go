@@ -11,6 +11,9 @@ import (
 // The parts of the FUSE protocol that the transport reads itself; all else is
 // decoded by go-fuse. Integers are in the machine's byte order.
 
+// resent marks the number of a request that the kernel delivers again.
+const resent = uint64(1) << 63
+
 // Opcodes that the transport tells apart.
 const (
 	opLookup      = 1

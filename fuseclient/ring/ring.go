@@ -283,6 +283,28 @@ func (r *Ring) advance() {
 		head += n
 		r.setHead(head)
 	}
+	r.rewind()
+}
+
+// rewindAt is how far an empty ring is filled before it begins again at the
+// front: a log that is never long touches little memory.
+const rewindAt = 1 << 20
+
+// rewind pads an empty ring to its end, so that the next record stands at the
+// front.
+func (r *Ring) rewind() {
+	tail := r.tail()
+	at := tail % r.size
+	if r.head() != tail || at < rewindAt {
+		return
+	}
+	pad := r.size - at
+	binary.LittleEndian.PutUint32(r.data[at:], uint32(pad))
+	if pad >= recordHead {
+		binary.LittleEndian.PutUint32(r.data[at+8:], statePad)
+	}
+	r.setTail(tail + pad)
+	r.setHead(tail + pad)
 }
 
 // Live calls fn for each record that was not given back, oldest first. The

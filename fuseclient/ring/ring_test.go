@@ -182,6 +182,35 @@ func TestDamageIsRefused(t *testing.T) {
 	}
 }
 
+// TestRewind: an empty ring begins again at the front.
+func TestRewind(t *testing.T) {
+	r, err := Create(4 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for seq := uint64(1); r.tail() <= rewindAt; seq++ {
+		if err := r.Append(Record{Kind: Local, Seq: seq, Op: make([]byte, 4000)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.DoneUpTo(1 << 60)
+	if r.tail()%r.size != 0 || r.Used() != 0 {
+		t.Fatalf("the next record stands at byte %d of %d", r.tail()%r.size, r.size)
+	}
+	if err := r.Append(Record{Kind: Local, Seq: 1, Op: []byte("front")}); err != nil {
+		t.Fatal(err)
+	}
+	next, err := reopen(t, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if got := live(t, next); len(got) != 1 || got[0] != "1 0 1 front " {
+		t.Fatalf("found %q", got)
+	}
+}
+
 func TestBounds(t *testing.T) {
 	if _, err := Create(10); !errs.Is(err, errs.Invalid) {
 		t.Fatal(err)
