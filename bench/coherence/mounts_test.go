@@ -95,20 +95,17 @@ func TestThreeMountsNames(t *testing.T) {
 
 func TestTwoMounts(t *testing.T) {
 	fit(t)
-	cluster.NeedsLeases(t)
 	history(t, demo(t, 1), 2, Plan{For: 10 * time.Second})
 }
 
 func TestThreeMounts(t *testing.T) {
 	fit(t)
-	cluster.NeedsLeases(t)
 	history(t, demo(t, 1), 3, Plan{For: 10 * time.Second})
 }
 
 // The metadata leader is killed in the middle, twice.
 func TestLeaderKilled(t *testing.T) {
 	fit(t)
-	cluster.NeedsLeases(t)
 	c := demo(t, 3)
 	during(t, c, 2, Plan{For: 15 * time.Second}, func() {
 		c.Signal(c.Leader(), syscall.SIGKILL)
@@ -119,7 +116,6 @@ func TestLeaderKilled(t *testing.T) {
 // the old one returns believing it still leads.
 func TestLeaderPaused(t *testing.T) {
 	fit(t)
-	cluster.NeedsLeases(t)
 	c := demo(t, 3)
 	during(t, c, 2, Plan{For: 20 * time.Second}, func() {
 		s := c.Leader()
@@ -133,7 +129,6 @@ func TestLeaderPaused(t *testing.T) {
 // wait for it, nothing is lost or stale.
 func TestMountPaused(t *testing.T) {
 	fit(t)
-	cluster.NeedsLeases(t)
 	c := demo(t, 1)
 	during(t, c, 2, Plan{For: 15 * time.Second}, func() {
 		for _, m := range c.Status().Mounts {

@@ -3,8 +3,6 @@ package scenes
 import (
 	"encoding/json"
 	"testing"
-
-	"agentdrive/bench/cluster"
 )
 
 // counters are what `stats DIR --json` tells of a mount, as far as these tests
@@ -44,7 +42,6 @@ func (s *scene) waited(dir, step string, do func() error) uint64 {
 // Small-file work of one mount alone is local: this is asserted by counting,
 // which no busy machine changes.
 func TestWaits(t *testing.T) {
-	cluster.NeedsLeases(t)
 	s := play(t, 1, "tar", "git", "grep")
 	_, tar := tarball(t, 1000)
 	mountStats(s, s.a)

@@ -93,7 +93,6 @@ func (s *scene) still() (on func()) {
 // A client stands still for less than its session's life, with data that it
 // had not flushed: the other waits for it, and sees that data.
 func TestStandsStill(t *testing.T) {
-	cluster.NeedsLeases(t)
 	s := play(t, 1)
 	s.must("write", func() error { return write(s.b+"/file", version(0)) })
 	h, other := newHand(t), newHand(t)
@@ -117,7 +116,6 @@ func TestStandsStill(t *testing.T) {
 // it had been flushed, and goes on writing. Back again, the client shows what
 // is true, its late writes do nothing, and whoever holds the file is told.
 func TestSleepsBeyondSession(t *testing.T) {
-	cluster.NeedsLeases(t)
 	s := play(t, 1)
 	s.must("write", func() error { return write(s.b+"/file", version(0)) })
 	s.must("write", func() error { return write(s.b+"/calm", version(0)) })

@@ -23,7 +23,6 @@ func version(i int) string {
 // One holds a file open for writing while the other reads, back and forth:
 // through an open file, a new one, and a mapping.
 func TestBackAndForth(t *testing.T) {
-	cluster.NeedsLeases(t)
 	s := play(t, 1)
 	s.must("write", func() error { return write(s.a+"/file", version(0)) })
 	var files [2]*os.File
@@ -73,7 +72,6 @@ func TestBackAndForth(t *testing.T) {
 
 // Sizes and times are true right after a write elsewhere returned.
 func TestSizeAndTime(t *testing.T) {
-	cluster.NeedsLeases(t)
 	s := play(t, 1)
 	f, err := os.OpenFile(s.a+"/file", os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -236,7 +234,6 @@ func TestInsideAnothersDirectory(t *testing.T) {
 
 // Both count in one file under a lock; no step is lost.
 func TestCountUnderLock(t *testing.T) {
-	cluster.NeedsLeases(t)
 	s := play(t, 1)
 	s.must("write", func() error { return write(s.a+"/count", "00000000") })
 	const steps = 100
@@ -277,7 +274,6 @@ func TestCountUnderLock(t *testing.T) {
 // A file that is closed, and a process that ends, give their locks back: the
 // other, which waits for them, gets them.
 func TestLockedFileClosed(t *testing.T) {
-	cluster.NeedsLeases(t)
 	s := play(t, 1)
 	s.must("write", func() error { return write(s.a+"/file", "") })
 	for range 20 {

@@ -102,7 +102,6 @@ func TestGitTogether(t *testing.T) {
 // SQLite with DELETE journal: by turns, then both at once, which wait for each
 // other by fcntl locks.
 func TestSQLite(t *testing.T) {
-	cluster.NeedsLeases(t)
 	s := play(t, 1, "sqlite3")
 	sql := func(dir, text string) (string, error) {
 		out, err := output(dir, "sqlite3", "-cmd", ".timeout 30000", "rows.db", "pragma journal_mode=delete; pragma synchronous=full; "+text)

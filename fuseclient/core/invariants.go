@@ -131,7 +131,7 @@ func (c *Client) checkLeases() (bad string) {
 	switch {
 	case bad != "":
 		return bad
-	case draining != l.draining:
+	case draining != len(l.draining):
 		return "draining directories are miscounted"
 	case l.turns.Len() != l.table.Len():
 		return "the order of use and the table disagree"
@@ -146,6 +146,8 @@ func (n *node) check() string {
 	switch {
 	case n.recalls == 0 && n.limit != meta.LeaseWrite:
 		return "a node is limited without a recall"
+	case n.locks.flight < 0 || !n.locks.own && len(n.locks.stale)+len(n.locks.waits) > 0:
+		return "locks of a node are miscounted"
 	case n.recalls < 0 || n.mutating < 0:
 		return "a node counts below nothing"
 	case n.lease > meta.LeaseNone:

@@ -2,6 +2,7 @@ package core
 
 import (
 	"container/list"
+	"slices"
 
 	"github.com/tidwall/btree"
 
@@ -36,6 +37,8 @@ type node struct {
 
 	dir *directory // names, or nil
 
+	locks nodeLocks
+
 	attrUntil Time   // the kernel believes attributes until then
 	seq       uint64 // the last record of the log that changes it
 	born      uint64 // the record that makes it; 0: none
@@ -68,7 +71,7 @@ type leases struct {
 	invals    []*inval  // the kernel is being told
 	lastTok   uint64
 	locked    btree.Map[meta.Ino, int] // requests open that hold the kernel's lock of a directory
-	draining  int                      // nodes with drain
+	draining  []*node                  // nodes with drain
 	dead      []*node                  // without names, to be given back when nobody uses them
 	crowdedAt Time                     // when more leases than there should be are looked at next
 	lapsed    bool                     // validity passed and was not renewed
@@ -167,7 +170,8 @@ func (c *Client) touchNode(n *node) {
 // tidy removes a node that nothing needs.
 func (c *Client) tidy(n *node) {
 	if n.lease != meta.LeaseNone || n.mutating > 0 || n.recalls > 0 || n.seq > c.log.acked ||
-		n.attrUntil > c.now || n.refused > c.now || n.lost != nil || n.ignore >= c.ops.oldest() || n.dir != nil && n.dir.busy(c.now) {
+		n.attrUntil > c.now || n.refused > c.now || n.lost != nil || n.ignore >= c.ops.oldest() ||
+		n.locks.own || n.locks.flight > 0 || n.dir != nil && n.dir.busy(c.now) {
 		return
 	}
 	if m := c.nodeOf(n.ino); m == n {
@@ -192,7 +196,8 @@ func (c *Client) lower(n *node, to meta.LeaseKind) {
 		}
 		if n.drain {
 			n.drain = false
-			c.leases.draining--
+			l := &c.leases
+			l.draining = slices.DeleteFunc(l.draining, func(m *node) bool { return m == n })
 		}
 		c.dropMap(n.ino)
 	} else if was == meta.LeaseWrite && n.attrOK && !c.exactAttr(n.ino) {
@@ -327,16 +332,15 @@ func (c *Client) leaseLost() {
 
 // releaseDrained gives directories back whose last lifetime is over.
 func (c *Client) releaseDrained() {
-	if c.leases.draining == 0 || c.ses.phase != phaseReady {
+	if len(c.leases.draining) == 0 || c.ses.phase != phaseReady {
 		return
 	}
 	var done []*node
-	c.leases.table.Scan(func(_ meta.Ino, n *node) bool {
-		if n.drain && n.recalls == 0 && c.lifetimesEnd(n) <= c.now {
+	for _, n := range c.leases.draining {
+		if !c.busy(n) && c.lifetimesEnd(n) <= c.now {
 			done = append(done, n)
 		}
-		return true
-	})
+	}
 	c.release(done)
 }
 
@@ -406,7 +410,7 @@ func (c *Client) idleFrom(n *node, crowded bool) Time {
 
 // busy reports whether a node must keep its lease.
 func (c *Client) busy(n *node) bool {
-	if n.mutating > 0 || n.recalls > 0 || n.seq > c.log.acked {
+	if n.mutating > 0 || n.recalls > 0 || n.seq > c.log.acked || n.locks.flight > 0 || len(n.locks.waits) > 0 {
 		return true
 	}
 	if f, ok := c.files.Get(n.ino); ok && (f.inUse() || f.reads > 0) {
@@ -457,7 +461,9 @@ func (c *Client) releaseDead() {
 func (c *Client) release(nodes []*node) {
 	var out []meta.Grant
 	for _, n := range nodes {
-		if n.lease != meta.LeaseNone {
+		if n.locks.own {
+			c.tellLocks(n) // and next time
+		} else if n.lease != meta.LeaseNone {
 			n.ignore = c.ops.last
 			out = append(out, meta.Grant{Ino: n.ino})
 			c.lower(n, meta.LeaseNone)
@@ -484,13 +490,10 @@ func (c *Client) leaseTimers(want func(Time)) {
 	if c.ses.phase != phaseReady {
 		return
 	}
-	if l.draining > 0 {
-		l.table.Scan(func(_ meta.Ino, n *node) bool {
-			if n.drain && n.recalls == 0 {
-				want(max(c.lifetimesEnd(n), c.now+1))
-			}
-			return true
-		})
+	for _, n := range l.draining {
+		if !c.busy(n) {
+			want(max(c.lifetimesEnd(n), c.now+1))
+		}
 	}
 	if e := l.turns.Front(); e != nil {
 		want(max(e.Value.(*node).used+idleTime, c.now+1))

@@ -120,14 +120,14 @@ func (c *Client) readAfter(body meta.Op) uint64 {
 		after := c.lastSeq(o.Parent)
 		if n := c.nodeOf(o.Parent); n != nil {
 			if ino, _, known := n.dir.find(o.Name); known && ino != 0 {
-				after = max(after, c.lastSeq(ino))
+				after = max(after, c.said(ino))
 			} else {
 				after = c.log.last
 			}
 		}
 		return after
 	case *meta.GetAttr:
-		return c.lastSeq(o.Ino)
+		return c.said(o.Ino)
 	case *meta.Readlink:
 		return c.lastSeq(o.Ino)
 	case *meta.GetXattr:
@@ -135,7 +135,7 @@ func (c *Client) readAfter(body meta.Op) uint64 {
 	case *meta.ListXattr:
 		return c.lastSeq(o.Ino)
 	case *meta.ReadMap:
-		return c.lastSeq(o.Ino)
+		return c.said(o.Ino)
 	}
 	return c.log.last
 }

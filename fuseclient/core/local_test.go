@@ -409,3 +409,67 @@ func TestDeadInodesAreGivenBack(t *testing.T) {
 		t.Fatalf("%d frames", n)
 	}
 }
+
+// TestLocksUnderWrite: once the servers have said that nobody else has to do
+// with the locks of an inode held for writing, they are decided here; before
+// the lease goes the servers are told.
+func TestLocksUnderWrite(t *testing.T) {
+	h := holding(t)
+	h.lookup(1, "a", regular(10, 5, 1), write(1, 10))
+	frames[*meta.Credit](h)
+	lock := func(owner uint64, kind meta.LockKind, from, to uint64) *meta.SetLock {
+		return &meta.SetLock{Lock: meta.FileLock{Ino: 10, Owner: owner, Kind: kind, Start: from, End: to}}
+	}
+	id := h.request(lock(5, meta.LockExcl, 0, 9))
+	h.granted(h.op().ID, &meta.EmptyResult{}, write(10))
+	h.answered(id)
+	h.answered(h.request(lock(5, meta.Unlocked, 0, 4)))
+	h.answered(h.request(lock(6, meta.LockExcl, 0, 4)))
+	h.refused(h.request(lock(6, meta.LockShared, 3, 7)), errs.WouldBlock)
+	g := h.answered(h.request(&meta.GetLock{Lock: lock(7, meta.LockExcl, 8, 8).Lock})).(*meta.LockResult)
+	if g.Lock.Owner != 5 || g.Lock.Start != 5 {
+		t.Fatalf("%+v", g)
+	}
+	wait := lock(6, meta.LockExcl, 3, 7)
+	wait.Wait = true
+	blocked := h.request(wait)
+	h.none("blocked here")
+	second := lock(7, meta.LockExcl, 0, 9)
+	second.Wait = true
+	other := h.request(second)
+	h.answered(h.request(lock(8, meta.LockExcl, 50, 59)))
+	h.step(Cancel{ID: other})
+	h.refused(other, errs.Interrupted)
+
+	// Somebody else looks: the servers hear of everything, then the Ack.
+	h.frame(&meta.Recall{ID: 1, Items: []meta.RecallItem{{Ino: 10, Mode: meta.RecallDowngrade}}})
+	h.told()
+	told := sentOps(h)
+	var held []meta.FileLock
+	for _, o := range told[:len(told)-1] {
+		if l := o.Op.(*meta.SetLock).Lock; l.Kind != meta.Unlocked {
+			held = append(held, l)
+		}
+	}
+	want := []meta.FileLock{lock(5, meta.LockExcl, 5, 9).Lock, lock(6, meta.LockExcl, 0, 4).Lock, lock(8, meta.LockExcl, 50, 59).Lock}
+	if !slices.Equal(held, want) || len(told) != 7 {
+		t.Fatalf("%d frames, %+v", len(told), held)
+	}
+	last := told[6].Op.(*meta.SetLock)
+	if !last.Wait || last.Lock.Owner != 6 {
+		t.Fatalf("%+v", last)
+	}
+	for i, o := range told[:6] {
+		if len(frames[*meta.Ack](h)) > 0 {
+			t.Fatalf("ack before answer %d", i)
+		}
+		h.ok(o.ID, &meta.EmptyResult{})
+	}
+	one(h, frames[*meta.Ack](h), "acks")
+	h.ok(told[6].ID, &meta.EmptyResult{})
+	h.answered(blocked)
+	h.request(lock(9, meta.LockShared, 100, 100))
+	if o := h.op(); o.Op.Kind() != meta.KindSetLock {
+		t.Fatalf("%+v", o)
+	}
+}

@@ -314,6 +314,15 @@ func (c *Client) unsaid(ino meta.Ino) bool {
 	return ok && (f.dirty.bytes > 0 || len(f.parts) > 0)
 }
 
+// said is the last seq of the log that changes an inode, for a question to the
+// servers. If their answer is what counts, it must have all own data.
+func (c *Client) said(ino meta.Ino) uint64 {
+	if !c.cfg.NoLeases && c.unsaid(ino) && !c.own(ino) {
+		return c.placeData(ino)
+	}
+	return c.lastSeq(ino)
+}
+
 // exactAttr reports whether the attributes of an inode held under LeaseWrite
 // are to the byte what the servers will have.
 func (c *Client) exactAttr(ino meta.Ino) bool {

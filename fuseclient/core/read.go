@@ -130,13 +130,13 @@ func (c *Client) askMap(rd *reading) {
 	if rd.whole {
 		body.Off, body.Len, body.Limit = 0, meta.MaxSize, mapExtents
 	}
-	rd.held, rd.drops, rd.log = c.leaseOf(rd.file.ino) >= meta.LeaseRead, rd.file.drops, c.log.last
 	o := &op{body: body}
 	if !c.own(rd.file.ino) {
 		// Under a write lease what the servers lack lies over their map.
-		o.after = c.lastSeq(rd.file.ino)
+		o.after = c.said(rd.file.ino)
 		c.log.want = max(c.log.want, o.after)
 	}
+	rd.held, rd.drops, rd.log = c.leaseOf(rd.file.ino) >= meta.LeaseRead, rd.file.drops, c.log.last
 	o.done = func(res meta.Result, err error) {
 		c.learnRead(o, res, err)
 		c.mapped(rd, o, res, err)
@@ -297,10 +297,7 @@ func (c *Client) readEnded(rd *reading, plan *FilePlan, err error) {
 
 // serverPieces turns the map of [lo, hi) into pieces without gaps.
 func serverPieces(m *meta.MapResult, lo, hi uint64) ([]Piece, error) {
-	blocks := make(map[chunk.BlockID]*meta.BlockRef, len(m.Blocks))
-	for i := range m.Blocks {
-		blocks[m.Blocks[i].ID] = &m.Blocks[i]
-	}
+	block := refs(m.Blocks)
 	var out []Piece
 	pos := lo
 	for i := range m.Extents {
@@ -321,7 +318,7 @@ func serverPieces(m *meta.MapResult, lo, hi uint64) ([]Piece, error) {
 			}
 			p.Data = e.Inline[skip : skip+p.Len : skip+p.Len]
 		} else {
-			p.Block, p.BlockOff = blocks[e.Block], e.BlockOff+skip
+			p.Block, p.BlockOff = block(e.Block), e.BlockOff+skip
 			if p.Block == nil || uint64(p.BlockOff)+uint64(p.Len) > uint64(p.Block.Len) {
 				return nil, errs.E("read", errs.Corrupt, "extent names block "+e.Block.String()+" that the map lacks or that is shorter", nil)
 			}
@@ -330,6 +327,25 @@ func serverPieces(m *meta.MapResult, lo, hi uint64) ([]Piece, error) {
 		pos = b
 	}
 	return hole(out, hi-pos), nil
+}
+
+// refs makes a look-up of blocks by id, without an index if they are few.
+func refs(list []meta.BlockRef) func(chunk.BlockID) *meta.BlockRef {
+	if len(list) <= 16 {
+		return func(id chunk.BlockID) *meta.BlockRef {
+			for i := range list {
+				if list[i].ID == id {
+					return &list[i]
+				}
+			}
+			return nil
+		}
+	}
+	index := make(map[chunk.BlockID]*meta.BlockRef, len(list))
+	for i := range list {
+		index[list[i].ID] = &list[i]
+	}
+	return func(id chunk.BlockID) *meta.BlockRef { return index[id] }
 }
 
 // hole appends n zero bytes.

@@ -14,6 +14,7 @@ type recall struct {
 	told  bool   // the kernel has forgotten
 	seq   uint64 // the log must be sent up to here
 	after []Inval
+	locks int // answers to come to what the servers are told of locks
 	began Time
 	seen  uint64 // leases.progress at the last Renew
 }
@@ -39,6 +40,9 @@ func (c *Client) onRecall(f *meta.Recall) {
 			continue
 		}
 		it.to, it.known = leftBy(it.Mode, n.lease), true
+		if it.Mode != meta.RecallQuery && it.Mode != meta.RecallDrain {
+			rc.locks += c.tellLocksThen(n, func() { rc.locks-- })
+		}
 		n.limit = min(n.limit, it.to)
 		n.recalls++
 		rc.items = append(rc.items, it)
@@ -131,7 +135,7 @@ func (c *Client) recallsDue() {
 		if rc.told {
 			c.recallFlush(rc, false)
 		}
-		if rc.told && (rc.seq <= c.log.sent || c.broken("ack-before-flush")) {
+		if rc.told && rc.locks == 0 && (rc.seq <= c.log.sent || c.broken("ack-before-flush")) {
 			done = append(done, rc)
 		} else {
 			kept = append(kept, rc)
@@ -220,7 +224,7 @@ func (c *Client) recallItemDone(n *node, it *recallItem) {
 	case meta.RecallDrain:
 		if n.lease > meta.LeaseNone && !n.drain {
 			n.drain = true
-			c.leases.draining++
+			c.leases.draining = append(c.leases.draining, n)
 		}
 	}
 	c.recallEnds(n, it)

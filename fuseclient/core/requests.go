@@ -16,6 +16,7 @@ type request struct {
 	done     bool       // answered: whatever still comes is absorbed
 	canceled bool       // nobody waits, but the outcome must be told if it can be
 
+	lock  *lockWait  // SetLock that is blocked here
 	what  any        // the operation as the kernel asked for it
 	locks []meta.Ino // directories whose kernel lock it holds
 }
@@ -126,8 +127,10 @@ func (c *Client) request(ev Request) {
 		if !c.readLocal(r, o.(meta.Op)) {
 			c.call(r, o.(meta.Op))
 		}
-	case *meta.SetLock, *meta.GetLock:
-		c.call(r, o.(meta.Op))
+	case *meta.SetLock:
+		c.setLock(r, o)
+	case *meta.GetLock:
+		c.getLock(r, o)
 	case *meta.Make, *meta.Unlink, *meta.Rmdir, *meta.SetAttr, *meta.Link, *meta.Rename, *meta.SetXattr, *meta.RemoveXattr:
 		c.writes++
 		c.change(r, o.(meta.Op))
@@ -186,9 +189,7 @@ func (c *Client) callUnless(err error, r *request, body meta.Op) {
 func (c *Client) called(r *request, o *op, res meta.Result, err error) {
 	body := o.body
 	c.names.learn(body, res, err)
-	if body.Kind() == meta.KindSetLock {
-		c.lockDone(o, r.done, err)
-	} else if body.Kind().IsRead() {
+	if body.Kind().IsRead() {
 		c.learnRead(o, res, err)
 	}
 	if err != nil {
@@ -318,7 +319,7 @@ func (c *Client) cancel(id ReqID) {
 		r.canceled = true
 		return
 	}
-	if r.op != nil && c.cancelLock(r) {
+	if c.cancelLock(r) {
 		return
 	}
 	c.interrupt(r)

@@ -198,10 +198,11 @@ func TestWriteIsNotSeenEarly(t *testing.T) {
 		}
 		s.fs.letGo()
 		must(t, <-done)
+		// The mapping first: a read(2) makes the kernel look at times.
+		until(t, "the mapping shows the write", func() bool { return p.ask("") == "w" })
 		if got, want := s.pread(rd, off, 2), fmt.Sprint("w", i); got != want {
 			t.Errorf("read %q after the write, want %q", got, want)
 		}
-		until(t, "the mapping shows the write", func() bool { return p.ask("") == "w" })
 	}
 	s.set(func(fs *memFS) {
 		if fs.counts["read"] == 0 || string(fs.inodes[ino].data[:3]) != "aw0" {

@@ -214,6 +214,7 @@ func TestAppliedLate(t *testing.T) {
 // forget what the reply brings.
 func TestAppliedVeryLate(t *testing.T) {
 	s := newScene(t, nil)
+	s.m.conn.listingWait = 20 * time.Second
 	hogs(t)
 	for i := range 8 {
 		for _, what := range []string{"lookup", "listing", "listing, epoch"} {
@@ -421,6 +422,7 @@ func TestEpochDuringListing(t *testing.T) {
 	for i := range files {
 		s.file(fmt.Sprint("n", i), "")
 	}
+	s.m.conn.listingWait = 20 * time.Second
 	hogs(t)
 	for i := range 8 {
 		s.fs.delay(isOp(func(r *meta.ReadDir) bool { return r.Dir == s.dir && r.Plus && r.Cookie == 0 }))
@@ -434,13 +436,13 @@ func TestEpochDuringListing(t *testing.T) {
 		for s.m.conn.led.barrier() != nil { // the reply is not written yet
 			runtime.Gosched()
 		}
-		<-s.fs.invalidate(nil, core.Inval{Epoch: true})
+		// What is answered from now on leaves nothing.
+		<-s.fs.invalidate(func() { s.fs.lives = core.Cache{} }, core.Inval{Epoch: true})
 		before := make([]int, files)
 		for j := range before {
 			before[j] = s.count(fmt.Sprint("lookup n", j))
 		}
-		s.set(func(fs *memFS) { fs.lives = core.Cache{} })
-		must(t, <-done) // listings from now on leave nothing
+		must(t, <-done)
 		for j := range before {
 			name := fmt.Sprint("n", j)
 			lstat(t, filepath.Join(s.m.Dir(), name))

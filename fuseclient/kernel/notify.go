@@ -209,8 +209,8 @@ func (c *conn) invalInode(ino meta.Ino, pages *span) {
 // Bounds of the wait for listings that are being applied.
 const (
 	listingPoll  = 2 * time.Millisecond
-	listingWait  = time.Second
-	listingGuess = 20 * time.Millisecond // while an own request may have the lock
+	listingGuess = 20 * time.Millisecond  // in which a thread that can run applies one
+	listingWait  = 250 * time.Millisecond // for one that gets no processor
 )
 
 // newEpoch makes the kernel look up every name again. Requests under way keep
@@ -224,8 +224,8 @@ func (c *conn) newEpoch() {
 	}
 	c.tell(notification(notifyIncEpoch))
 	if dirs := c.epochs.listings(); len(dirs) > 0 {
-		for _, d := range dirs {
-			c.settleListing(d)
+		for d, threads := range dirs {
+			c.settleListing(d, threads)
 		}
 		c.tell(notification(notifyIncEpoch))
 	}
@@ -235,9 +235,10 @@ func (c *conn) newEpoch() {
 // settleListing waits until no reply to READDIRPLUS of a directory is being
 // applied. The kernel holds the directory's lock meanwhile, so a notification
 // of a name that cannot exist tells when it is over; and so does an own request
-// that has the lock for itself. Others that share the lock (LOOKUP) can make
-// this wait for nothing: there is a bound.
-func (c *conn) settleListing(dir uint64) {
+// that has the lock for itself. Locks of others (a LOOKUP may share this one, a
+// RMDIR have it without naming it) can make this wait for nothing: there is a
+// bound, a longer one while a thread that asked waits for a processor.
+func (c *conn) settleListing(dir uint64, threads []uint32) {
 	free := make(chan struct{})
 	if !c.note(func() {
 		defer close(free)
@@ -247,10 +248,9 @@ func (c *conn) settleListing(dir uint64) {
 	}
 	t := time.NewTicker(listingPoll)
 	defer t.Stop()
-	for start := time.Now(); ; {
-		owns, may := c.ownsLock(dir)
-		waited := time.Since(start)
-		if owns || may && waited > listingGuess || waited > listingWait {
+	for start := time.Now(); !c.ownsLock(dir); {
+		if waited := time.Since(start); waited > c.listingWait ||
+			waited > listingGuess && !slices.ContainsFunc(threads, wantsProcessor) {
 			return
 		}
 		select {
@@ -264,22 +264,17 @@ func (c *conn) settleListing(dir uint64) {
 }
 
 // ownsLock reports whether a request without an answer holds the lock of a
-// directory for itself, or may: RMDIR and RENAME lock directories that they do
-// not name.
-func (c *conn) ownsLock(dir uint64) (owns, may bool) {
-	var open, maybe []*Call
+// directory for itself.
+func (c *conn) ownsLock(dir uint64) bool {
+	var open []*Call
 	c.mu.Lock()
 	for _, r := range c.calls {
-		switch {
-		case r.op >= opCount || !locksDir[r.op]:
-		case r.node == dir || r.dir == dir:
+		if r.op < opCount && locksDir[r.op] && (r.node == dir || r.dir == dir) {
 			open = append(open, &r.call)
-		case r.op == opRmdir || r.op == opRename || r.op == opRename2:
-			maybe = append(maybe, &r.call)
 		}
 	}
 	c.mu.Unlock()
-	return slices.ContainsFunc(open, c.led.unanswered), slices.ContainsFunc(maybe, c.led.unanswered)
+	return slices.ContainsFunc(open, c.led.unanswered)
 }
 
 // tell writes a notification. It reports false when the kernel knows nothing
@@ -313,37 +308,44 @@ func (c *conn) tell(msg []byte, allowed ...syscall.Errno) bool {
 type epochs struct {
 	mu     sync.Mutex // guards the fields below; leaf
 	ch     chan struct{}
-	listed map[uint64]time.Time // directories of READDIRPLUS replies, by when they were written
+	listed map[listing]time.Time // READDIRPLUS replies, by when they were written
+}
+
+// listing is a reply to READDIRPLUS of a directory, to a thread.
+type listing struct {
+	dir    uint64
+	thread uint32
 }
 
 // recentListing is how long a reply to READDIRPLUS takes to be applied at most.
 const recentListing = 10 * time.Second
 
-// list notes that a reply to READDIRPLUS of a directory is being written.
-func (e *epochs) list(dir uint64) {
+// list notes that a reply to READDIRPLUS is being written.
+func (e *epochs) list(l listing) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := time.Now()
 	if e.listed == nil {
-		e.listed = map[uint64]time.Time{}
+		e.listed = map[listing]time.Time{}
 	}
-	e.listed[dir] = now
+	e.listed[l] = now
 	if len(e.listed) > 64 {
-		for d, at := range e.listed {
+		for x, at := range e.listed {
 			if now.Sub(at) > recentListing {
-				delete(e.listed, d)
+				delete(e.listed, x)
 			}
 		}
 	}
 }
 
-// listings returns the directories of recent replies.
-func (e *epochs) listings() (dirs []uint64) {
+// listings returns the directories of recent replies, and who asked.
+func (e *epochs) listings() map[uint64][]uint32 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for d, at := range e.listed {
+	dirs := map[uint64][]uint32{}
+	for l, at := range e.listed {
 		if time.Since(at) <= recentListing {
-			dirs = append(dirs, d)
+			dirs[l.dir] = append(dirs[l.dir], l.thread)
 		}
 	}
 	clear(e.listed)

@@ -54,6 +54,9 @@ type conn struct {
 	epochs    epochs
 	hasEpoch  bool // FUSE_NOTIFY_INC_EPOCH is there
 	noEntries bool // names get no lifetimes
+	// listingWait is the constant of that name; tests that starve a thread
+	// raise it.
+	listingWait time.Duration
 	// directWrites: handles that can write bypass the kernel's pages.
 	directWrites bool
 	log          *slog.Logger
@@ -87,7 +90,8 @@ func newConn(dev *device, b Backend, cfg Config) *conn {
 		dev: dev, backend: b, root: cfg.Root, log: cfg.Logger,
 		maxRunning: cfg.MaxRunning, maxIdle: cfg.IdleReaders,
 		nodes: nodes{m: make(map[uint64]node)}, led: newLedger(), stats: newConnStats(cfg.Metrics), gone: make(chan struct{}),
-		calls: make(map[uint64]*request),
+		listingWait: listingWait,
+		calls:       make(map[uint64]*request),
 	}
 	c.handles.Store(uint64(time.Now().UnixNano()) * handleStep) // above those of a process before this one
 	pool := func(n int) func() any {
@@ -306,7 +310,7 @@ func (c *conn) run(req *request) {
 		c.led.distrust(&req.call, r)
 	}
 	if req.op == opReadDirPlus {
-		c.epochs.list(req.node)
+		c.epochs.list(listing{req.node, req.pid})
 	}
 	g := parseGift(req.header, reply)
 	c.nodes.add(g)

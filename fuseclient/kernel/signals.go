@@ -147,12 +147,26 @@ func sleepsInKernel(tid int64) bool {
 	if tid == 0 {
 		return false // not begun
 	}
-	stat, err := os.ReadFile("/proc/self/task/" + strconv.FormatInt(tid, 10) + "/stat")
+	state := threadState(strconv.FormatInt(tid, 10))
+	return state == 'D' || state == 0
+}
+
+// wantsProcessor reports whether a thread could run, or does (state R).
+func wantsProcessor(tid uint32) bool {
+	return threadState(strconv.FormatUint(uint64(tid), 10)) == 'R'
+}
+
+// threadState is the letter of a thread's state, 0 if it cannot be seen.
+func threadState(tid string) byte {
+	stat, err := os.ReadFile("/proc/" + tid + "/stat")
 	if err != nil {
-		return true
+		return 0
 	}
-	_, state, ok := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(" "))
-	return !ok || len(state) == 0 || state[0] == 'D'
+	_, state, _ := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(" "))
+	if len(state) == 0 {
+		return 0
+	}
+	return state[0]
 }
 
 // wantsStop reports whether a thread has a stop signal pending that it does
