@@ -76,7 +76,6 @@ type leases struct {
 	crowdedAt Time                     // when more leases than there should be are looked at next
 	lapsed    bool                     // validity passed and was not renewed
 	progress  uint64                   // moves whenever the flush of a recall may have moved
-	told      uint64                   // progress when the last Renew left
 }
 
 func (l *leases) init() { *l = leases{turns: list.New(), lastTok: l.lastTok} }

@@ -46,8 +46,14 @@ func (a *App) waitStatus(ctx context.Context, in *Input) error {
 	want := in.text("for")
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	var last *Status
+	var lastErr error
 	for {
 		st, err := a.look(wctx, in)
+		if err != nil && wctx.Err() != nil && last != nil {
+			st, err = last, lastErr // the end of the wait cut this look off: it tells nothing
+		}
+		last, lastErr = st, err
 		if err == nil && reached(st, want) {
 			return a.printStatus(st)
 		}

@@ -109,6 +109,12 @@ func TestStatusWaitTimesOut(t *testing.T) {
 	if r.code != ExitDone {
 		t.Fatal(r)
 	}
+	// A last look that the end of the wait cuts off hides nothing.
+	m = &memory{status: m.status, looks: 1}
+	r = runApp(withMemory(m), nil, "status", "--wait", "--timeout", "400ms", "--servers", "a:1", "--data", t.TempDir())
+	if r.code != ExitUnavailable || !strings.Contains(r.err, "chunkserver 2 is down") || strings.Contains(r.err, "no metaserver") {
+		t.Fatal(r)
+	}
 }
 
 func TestStatusOfNothing(t *testing.T) {
