@@ -22,6 +22,7 @@ type adapter struct {
 	k         *kernel
 	rng       *rand.Rand
 	seq       uint64 // of answers and invalidations
+	lastOrder uint64 // of the last invalidation of something
 	unwritten []*reply
 	orders    []*order
 	lookups   map[meta.Ino]uint64     // as counted by the daemon; look-up only
@@ -72,6 +73,9 @@ func (ad *adapter) delay() int64 {
 	}
 	switch n {
 	case 0:
+		if ad.k.c.w.plan.Slow && ad.rng.IntN(3) == 0 {
+			return span(ad.rng, 40*ms, 200*ms)
+		}
 		return span(ad.rng, 1*ms, 40*ms)
 	case 1, 2:
 		return span(ad.rng, 100*us, 3*ms)
@@ -82,7 +86,11 @@ func (ad *adapter) delay() int64 {
 // apply is how long the kernel takes for a reply. Rule M6 needs it to be
 // shorter than the way of a message to another mount and back.
 func (ad *adapter) apply() int64 {
-	if ad.rng.IntN(8) == 0 {
+	rare := 8
+	if ad.k.c.w.plan.Slow {
+		rare = 2
+	}
+	if ad.rng.IntN(rare) == 0 {
 		return span(ad.rng, 100*us, 600*us)
 	}
 	return span(ad.rng, 0, 20*us)
@@ -366,6 +374,9 @@ func (ad *adapter) passOrders() {
 func (ad *adapter) issue(items []client_core.Inval, fn func()) *order {
 	ad.seq++
 	o := &order{seq: ad.seq, items: items}
+	if len(items) > 0 {
+		ad.lastOrder = ad.seq
+	}
 	o.fn = func() {
 		ad.orders = without1(ad.orders, o)
 		fn()

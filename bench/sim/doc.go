@@ -9,11 +9,12 @@
 //
 // Around the real metaserver/core, metaserver/state and fuseclient/core stand
 // models: of Raft (raft.go), of the adapters that carry out the effects
-// (node.go, client.go), of streams (net.go), of chunk servers (blocks.go) and
-// of a kernel with its references and handles (kernel.go). The oracle
-// (oracle.go, data.go, fs.go) compares every entry of the log with a model
-// filesystem, every answer with the log, and every byte read with the writes
-// that were made.
+// (node.go, client.go, adapter.go), of streams (net.go), of chunk servers
+// (blocks.go) and of Linux with its references, locks and caches (kernel.go,
+// lock.go, cache.go). The oracle (oracle.go, history.go, data.go, fs.go) compares
+// every entry of the log with a model filesystem, every answer with the log,
+// everything that an application sees with what it may have been at that time,
+// and every byte read with the writes that were made.
 //
 // A Rule breaks one promise on purpose (rules.go); the tests show that the
 // oracle notices. A failing plan is made small by Shrink.

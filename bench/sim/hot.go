@@ -28,9 +28,13 @@ func hotPlan(p *Plan, rng *rand.Rand) {
 	}
 	for at := 600 * ms; at < planTime-time1; at += span(rng, 60*ms, 500*ms) {
 		writer := rng.IntN(p.Clients)
-		for range 4 + rng.IntN(14) {
+		n, width := 4+rng.IntN(14), [...]int64{1 * ms, 6 * ms, 50 * ms}[rng.IntN(3)]
+		if content && rng.IntN(3) == 0 { // so long that nobody may keep the file for itself
+			n, width = 40, 500*ms
+		}
+		for range n {
 			c := rng.IntN(p.Clients)
-			t := at + span(rng, 0, [...]int64{1 * ms, 6 * ms, 50 * ms}[rng.IntN(3)])
+			t := at + span(rng, 0, width)
 			k := pickKind(rng, hotReads)
 			switch {
 			case content:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 
 	"agentdrive/internal/kv"
 	"agentdrive/metaserver/core"
@@ -168,6 +169,9 @@ func (n *node) do(ef core.Effect) {
 		})
 	case core.Notice:
 		w.note("%s: %s (session %d)", n.name, ef.Text, ef.Session)
+		if strings.Contains(ef.Text, "claims inode") {
+			w.fail("%s: %s (session %d)", n.name, ef.Text, ef.Session)
+		}
 	}
 }
 

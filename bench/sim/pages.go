@@ -88,7 +88,7 @@ func (ad *adapter) leaves(r *reply) {
 // distrust drops the pages of a READ that an invalidation has overtaken.
 func (ad *adapter) distrust(r *reply) {
 	op, ok := r.x.op.(client_core.ReadFile)
-	if !ok || r.drop != nil || r.a.Err != nil || ad.seq == r.seq || ad.rule() == KeepPages {
+	if !ok || r.drop != nil || r.a.Err != nil || ad.lastOrder < r.seq || ad.rule() == KeepPages {
 		return
 	}
 	off := uint32(op.Off / unit)
