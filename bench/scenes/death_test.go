@@ -7,8 +7,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"agentdrive/bench/cluster"
 )
 
 // One unlinks what the other holds open; the other goes on reading; then its

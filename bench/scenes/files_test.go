@@ -11,8 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-
-	"agentdrive/bench/cluster"
 )
 
 // version is a page of text that tells which one it is.

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"agentdrive/bench/cluster"
 )
 
 // Both commit to one git repository, by turns in one work tree: each finds the

@@ -126,6 +126,11 @@ const planTime = 6 * s
 func NewPlan(seed uint64) *Plan {
 	rng := rand.New(rand.NewPCG(seed, 0x73696d))
 	p := &Plan{Seed: seed, Clients: 2 + rng.IntN(3), Leases: seed%4 != 0, Slow: seed%3 == 0}
+	if seed%5 == 2 {
+		p.Leases = true
+		hotPlan(p, rng)
+		return p
+	}
 	mix := mixes[rng.IntN(len(mixes))]
 	total := 0
 	for _, n := range mix {

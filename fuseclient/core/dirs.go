@@ -221,32 +221,6 @@ func (d *directory) busy(now Time) bool {
 	return busy
 }
 
-// holes reports whether some name up to listed is not known.
-func (d *directory) holes() bool {
-	found := false
-	d.names.Scan(func(e *entry) bool {
-		found = !e.known && e.cookie <= d.listed
-		return !found
-	})
-	return found
-}
-
-// complete reports whether all names are known.
-func (d *directory) complete() bool { return d != nil && d.listed == listedAll && !d.holes() }
-
-// empty reports whether the directory is known to have no name.
-func (d *directory) empty() bool {
-	if !d.complete() {
-		return false
-	}
-	empty := true
-	d.names.Scan(func(e *entry) bool {
-		empty = e.ino == 0
-		return empty
-	})
-	return empty
-}
-
 // runs reports whether the kernel may still believe a name.
 func (c *Client) runs(e *entry) bool {
 	return e.until > c.now && e.gen >= c.epochs.done

@@ -131,7 +131,7 @@ func (c *Client) checkLeases() (bad string) {
 	switch {
 	case bad != "":
 		return bad
-	case draining != l.draining:
+	case draining != len(l.draining):
 		return "draining directories are miscounted"
 	case l.turns.Len() != l.table.Len():
 		return "the order of use and the table disagree"

@@ -2,6 +2,7 @@ package core
 
 import (
 	"container/list"
+	"slices"
 
 	"github.com/tidwall/btree"
 
@@ -70,12 +71,11 @@ type leases struct {
 	invals    []*inval  // the kernel is being told
 	lastTok   uint64
 	locked    btree.Map[meta.Ino, int] // requests open that hold the kernel's lock of a directory
-	draining  int                      // nodes with drain
+	draining  []*node                  // nodes with drain
 	dead      []*node                  // without names, to be given back when nobody uses them
 	crowdedAt Time                     // when more leases than there should be are looked at next
 	lapsed    bool                     // validity passed and was not renewed
 	progress  uint64                   // moves whenever the flush of a recall may have moved
-	told      uint64                   // progress when the last Renew left
 }
 
 func (l *leases) init() { *l = leases{turns: list.New(), lastTok: l.lastTok} }
@@ -195,7 +195,8 @@ func (c *Client) lower(n *node, to meta.LeaseKind) {
 		}
 		if n.drain {
 			n.drain = false
-			c.leases.draining--
+			l := &c.leases
+			l.draining = slices.DeleteFunc(l.draining, func(m *node) bool { return m == n })
 		}
 		c.dropMap(n.ino)
 	} else if was == meta.LeaseWrite && n.attrOK && !c.exactAttr(n.ino) {
@@ -330,16 +331,15 @@ func (c *Client) leaseLost() {
 
 // releaseDrained gives directories back whose last lifetime is over.
 func (c *Client) releaseDrained() {
-	if c.leases.draining == 0 || c.ses.phase != phaseReady {
+	if len(c.leases.draining) == 0 || c.ses.phase != phaseReady {
 		return
 	}
 	var done []*node
-	c.leases.table.Scan(func(_ meta.Ino, n *node) bool {
-		if n.drain && n.recalls == 0 && c.lifetimesEnd(n) <= c.now {
+	for _, n := range c.leases.draining {
+		if !c.busy(n) && c.lifetimesEnd(n) <= c.now {
 			done = append(done, n)
 		}
-		return true
-	})
+	}
 	c.release(done)
 }
 
@@ -489,13 +489,10 @@ func (c *Client) leaseTimers(want func(Time)) {
 	if c.ses.phase != phaseReady {
 		return
 	}
-	if l.draining > 0 {
-		l.table.Scan(func(_ meta.Ino, n *node) bool {
-			if n.drain && n.recalls == 0 {
-				want(max(c.lifetimesEnd(n), c.now+1))
-			}
-			return true
-		})
+	for _, n := range l.draining {
+		if !c.busy(n) {
+			want(max(c.lifetimesEnd(n), c.now+1))
+		}
 	}
 	if e := l.turns.Front(); e != nil {
 		want(max(e.Value.(*node).used+idleTime, c.now+1))

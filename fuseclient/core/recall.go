@@ -224,7 +224,7 @@ func (c *Client) recallItemDone(n *node, it *recallItem) {
 	case meta.RecallDrain:
 		if n.lease > meta.LeaseNone && !n.drain {
 			n.drain = true
-			c.leases.draining++
+			c.leases.draining = append(c.leases.draining, n)
 		}
 	}
 	c.recallEnds(n, it)

@@ -131,6 +131,7 @@ func (f *fileSystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	if in.Fh&handleDirect != 0 && !writeback && f.conn.nodes.paged(in.NodeId) {
 		// The kernel dropped its pages of the range before it sent the
 		// request; whoever read since has brought them back as they were.
+		// (Linux 6.18 was seen to drop them after the reply as well.)
 		off := op.Off
 		if op.Append {
 			off = r.Off

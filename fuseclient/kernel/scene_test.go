@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
@@ -170,18 +171,15 @@ func appHog([]string) error {
 		return err
 	}
 	fmt.Println("busy")
-	eof := make(chan error, 1)
+	var over atomic.Bool
+	var err error
 	go func() {
-		_, err := io.Copy(io.Discard, os.Stdin)
-		eof <- err
+		_, err = io.Copy(io.Discard, os.Stdin)
+		over.Store(true)
 	}()
-	for {
-		select {
-		case err := <-eof:
-			return err
-		default:
-		}
+	for !over.Load() { // keeping busy is its purpose
 	}
+	return err
 }
 
 // hogs keep the first processor busy until the test ends.
