@@ -1,14 +1,17 @@
 package e2e
 
 import (
+	"syscall"
 	"testing"
+	"time"
 
 	"agentdrive/bench/cluster"
 )
 
 // Servers die in the middle of a git clone, a SQLite run and fio with
 // verification. Where a majority lives no program sees an error; where none
-// lives they wait and go on, on the same mount.
+// lives they wait and go on, on the same mount. So they do when all servers stand
+// still for longer than a session lives without them.
 func TestKill(t *testing.T) {
 	fit(t, "git", "sqlite3")
 	repo := repository(t, 200)
@@ -20,12 +23,14 @@ func TestKill(t *testing.T) {
 		name      string
 		short     bool
 		noRespawn bool
+		serves    bool // again, when kill returns
 		kill      func(*cluster.Cluster)
 	}{
 		{name: "leader", short: true, noRespawn: true, kill: kill((*cluster.Cluster).Leader)},
 		{name: "follower", kill: kill((*cluster.Cluster).Follower)},
 		{name: "chunkserver", noRespawn: true, kill: kill(chunkserver)},
-		{name: "all", kill: func(c *cluster.Cluster) { c.KillAll(); c.Up() }},
+		{name: "all", serves: true, kill: func(c *cluster.Cluster) { c.KillAll(); c.Up() }},
+		{name: "standstill", serves: true, kill: standstill},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if testing.Short() && !tt.short {
@@ -39,7 +44,7 @@ func TestKill(t *testing.T) {
 				c.Eventually(w.name+" at work", func() bool { return w.begun() || len(w.err) > 0 })
 			}
 			tt.kill(c)
-			if tt.name != "all" {
+			if !tt.serves {
 				c.Eventually("degraded state", func() bool { st := c.Status(); return !st.Healthy && st.Serving && len(st.Degraded) > 0 })
 			}
 			close(enough)
@@ -62,5 +67,18 @@ func TestKill(t *testing.T) {
 				t.Errorf("afterwards, through a new mount: %v", err)
 			}
 		})
+	}
+}
+
+// standstill stops all servers for longer than the life of a session: 15 s, by
+// the servers' count a tenth more.
+func standstill(c *cluster.Cluster) {
+	servers := c.Status().Servers
+	for _, s := range servers {
+		c.Signal(s, syscall.SIGSTOP)
+	}
+	time.Sleep(20 * time.Second)
+	for _, s := range servers {
+		c.Signal(s, syscall.SIGCONT)
 	}
 }
