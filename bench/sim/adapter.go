@@ -135,14 +135,11 @@ func (ad *adapter) answered(x *call, a client_core.Answer) {
 	ad.soon(ad.delay(), func() { ad.write(r) })
 }
 
-// changes notes the inodes that an own change of names changes beside those
-// whose attributes are in its reply: Linux gives them no new version, and an
-// older reply may come after it.
+// changes notes the inodes that an own change changes: an older reply may come
+// after it. Linux gives directories no new version then, and forgets the version
+// of an inode with the inode.
 func (ad *adapter) changes(r *reply) {
 	if ad.rule() == AttrBesideChange {
-		return
-	}
-	if _, own := r.x.op.(*meta.SetAttr); own {
 		return
 	}
 	for _, ino := range changesOf(r) {

@@ -33,25 +33,37 @@ func xattrOf(sel uint32) string { return fmt.Sprintf("user.x%d", sel%2) }
 // setattr is chmod(2) and truncate(2). begin, if any, runs when it is sent.
 func (k *kernel) setattr(r *ref, op *meta.SetAttr, begin func() func(client_core.Answer)) {
 	a := k.begin(r)
-	a.lockExcl(func() {
-		var then func(client_core.Answer)
-		if begin != nil {
-			then = begin()
+	a.lockExcl(func() { a.whenApplied(func() { a.setattrLocked(r, op, begin) }) }, r)
+}
+
+// whenApplied waits until the kernel has applied what is written to it.
+func (a *app) whenApplied(fn func()) {
+	if a.k.ad.loose == 0 || a.k.dead {
+		fn()
+		return
+	}
+	a.k.c.w.after(50*us, func() { a.whenApplied(fn) })
+}
+
+func (a *app) setattrLocked(r *ref, op *meta.SetAttr, begin func() func(client_core.Answer)) {
+	k := a.k
+	var then func(client_core.Answer)
+	if begin != nil {
+		then = begin()
+	}
+	var x *call
+	x = a.change(op, func(ans client_core.Answer) {
+		if res, ok := ans.Result.(*meta.AttrResult); ok {
+			k.fill(&res.Attr, ans.Cache.Attr, x.version)
+			if op.Set&meta.SetSize != 0 {
+				k.truncated(r, uint32(op.Size/unit))
+			}
+			k.c.w.history.attr(a, &res.Attr, x.inv, "setattr")
 		}
-		var x *call
-		x = a.change(op, func(ans client_core.Answer) {
-			if res, ok := ans.Result.(*meta.AttrResult); ok {
-				k.fill(&res.Attr, ans.Cache.Attr, x.version)
-				if op.Set&meta.SetSize != 0 {
-					k.truncated(r, uint32(op.Size/unit))
-				}
-				k.c.w.history.attr(a, &res.Attr, x.inv, "setattr")
-			}
-			if then != nil {
-				then(ans)
-			}
-			a.end()
-		}, r)
+		if then != nil {
+			then(ans)
+		}
+		a.end()
 	}, r)
 }
 

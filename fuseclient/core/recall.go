@@ -154,14 +154,14 @@ func (c *Client) recallDone(rc *recall) {
 		it := &rc.items[i]
 		n := c.nodeOf(it.Ino)
 		if n == nil || !it.known {
-			if it.Mode != meta.RecallRelease {
+			if lowers(it.Mode) {
 				less = append(less, meta.Grant{Ino: it.Ino})
 			}
 			continue
 		}
 		was := n.lease
 		c.recallItemDone(n, it)
-		if n.lease < leftBy(it.Mode, meta.LeaseWrite) && it.Mode != meta.RecallDrain {
+		if n.lease < leftBy(it.Mode, meta.LeaseWrite) && lowers(it.Mode) {
 			less = append(less, meta.Grant{Ino: it.Ino, Kind: n.lease})
 		}
 		if n.lease < was {
@@ -207,6 +207,13 @@ func (c *Client) recallEnds(n *node, it *recallItem) {
 			n.dir.settle(e)
 		}
 	}
+}
+
+// lowers reports whether the Ack of a mode may say that less is kept. While such
+// a recall is unanswered the servers grant nothing on its inode; a Query does not
+// hold them up, and what its Ack says may be older than a grant under way.
+func lowers(mode meta.RecallMode) bool {
+	return mode == meta.RecallDowngrade || mode == meta.RecallNames || mode == meta.RecallAttr
 }
 
 // recallItemDone forgets what the recall says is about to change.
