@@ -525,6 +525,16 @@ func describe(f meta.Frame) string {
 		return fmt.Sprintf("op %d %T %+v acked %v", f.ID, f.Op, f.Op, f.Acked)
 	case *meta.Reply:
 		return fmt.Sprintf("reply %d grants %v %s", f.ID, f.Grants, outcomeText(f.Outcome))
+	case *meta.Log: // pointers have no place in a trace: it is compared
+		text := fmt.Sprintf("log from %d", f.First)
+		for i := range f.Records {
+			text += fmt.Sprintf(" [%d %T %+v]", f.Records[i].Now, f.Records[i].Op, f.Records[i].Op)
+		}
+		return text
+	case *meta.Evicted:
+		return fmt.Sprintf("evicted: %v", f.Err)
+	case *meta.LogAck:
+		return fmt.Sprintf("log ack %d refused %v: %v", f.Seq, f.Refused, f.Err)
 	}
 	return fmt.Sprintf("%T %+v", f, f)
 }
