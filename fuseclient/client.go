@@ -36,6 +36,7 @@ type Config struct {
 	Path       string // subtree; "" or "/" is the whole drive
 	CreatePath bool   // make the subtree when it is missing
 	ReadOnly   bool
+	Strict     bool   // changes are durable before they are answered
 	Dir        string // mount point, shown by status; used by Mount
 	AllowOther bool
 	Cache      int64 // bytes of block data in memory; default 256 MiB
@@ -101,7 +102,7 @@ func open(ctx context.Context, cfg Config, mc *metaclient.Client) (*Client, erro
 	}
 	r.keeps = newRecorder(r.log)
 	r.core = core.New(core.Config{
-		Group: drive.Group, MaxDirty: cfg.MaxDirty, NewBlockID: newBlockID, IncEpoch: kernel.HasIncEpoch(),
+		Group: drive.Group, MaxDirty: cfg.MaxDirty, NewBlockID: newBlockID, Strict: cfg.Strict, IncEpoch: kernel.HasIncEpoch(),
 		Open: meta.Open{
 			Nonce: newBlockID(), Capability: capa, CreatePath: cfg.CreatePath,
 			Client: meta.ClientInfo{Host: host, PID: uint32(os.Getpid()), Dir: cfg.Dir},

@@ -148,10 +148,17 @@ func (c *testCluster) createDrive(name string, group uint32) meta.DriveInfo {
 // open opens a session from a host of that name.
 func (c *testCluster) open(host, drive, path string) *fuseclient.Client {
 	c.t.Helper()
-	cl, err := fuseclient.Open(c.ctx(), fuseclient.Config{
-		Servers: c.servers(), Network: c.net.Host(host), Drive: drive, Path: path, CreatePath: true,
+	return c.openWith(host, drive, func(cfg *fuseclient.Config) { cfg.Path = path })
+}
+
+func (c *testCluster) openWith(host, drive string, change func(*fuseclient.Config)) *fuseclient.Client {
+	c.t.Helper()
+	cfg := fuseclient.Config{
+		Servers: c.servers(), Network: c.net.Host(host), Drive: drive, CreatePath: true,
 		Log: slog.New(slog.NewTextHandler(testWriter{c.t}, nil)).With("client", host),
-	})
+	}
+	change(&cfg)
+	cl, err := fuseclient.Open(c.ctx(), cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"slices"
+
 	"github.com/tidwall/btree"
 
 	"agentdrive/metaserver/meta"
@@ -38,6 +40,10 @@ func (c *Client) has(want meta.Grant) bool {
 // Nothing is asked while one of them was refused a moment ago: with that one
 // missing the operation goes to the servers anyway.
 func (c *Client) acquire(r *request, wants []meta.Grant, fn func(err error)) {
+	if c.cfg.Strict && slices.ContainsFunc(wants, func(w meta.Grant) bool { return w.Kind == meta.LeaseWrite }) {
+		fn(nil) // as if it was refused: the operation goes to the servers
+		return
+	}
 	if c.cfg.NoLeases || c.cfg.Open.Capability.ReadOnly || c.ses.phase == phaseEnded {
 		fn(nil)
 		return

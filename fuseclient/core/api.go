@@ -304,9 +304,12 @@ type Config struct {
 	DirtyAge   Time // publish after; default 0.5 s
 	RenewEvery Time // default 5 s
 	RetryAfter Time // first reconnect back-off; default 50 ms, doubles to 250 ms
-	IncEpoch   bool // the kernel has FUSE_NOTIFY_INC_EPOCH (Linux 6.16)
-	NoLeases   bool // ask for none: every operation goes to the servers
-	MaxNodes   int  // inodes that something is known of; more are given back, the unused first; default 1 Mi
+	// Strict answers changes when they are durable: nothing is done under write
+	// leases. Otherwise ("ordered") a crash may lose the last moment (P2).
+	Strict   bool
+	IncEpoch bool // the kernel has FUSE_NOTIFY_INC_EPOCH (Linux 6.16)
+	NoLeases bool // ask for none: every operation goes to the servers
+	MaxNodes int  // inodes that something is known of; more are given back, the unused first; default 1 Mi
 	// Break names one rule to break, for tests that prove that they would see
 	// it: C2-attr-in-create, C3-long, C4-no-inval, C5-no-entry,
 	// D4-no-self-recall, ack-before-flush, log-reorder, read-without-after,

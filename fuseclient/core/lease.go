@@ -222,6 +222,9 @@ func (c *Client) granted(o *op, grants []meta.Grant) {
 			c.outdated(g.Ino)
 			continue
 		}
+		if c.cfg.Strict {
+			g.Kind = meta.LeaseRead // the servers may believe that more is held
+		}
 		n := c.node(g.Ino)
 		if o.id <= n.ignore && !c.broken("stale-grant") {
 			c.tidy(n)

@@ -17,7 +17,7 @@ import (
 // mountConfig reads the mount's description from the command line.
 func mountConfig(in *Input, a *App) (cluster.Dir, mountd.Config, error) {
 	c := mountd.Config{
-		Drive: in.Args[0], Path: in.text("path"), ReadOnly: in.bool("read-only"), AllowOther: in.bool("allow-other"),
+		Drive: in.Args[0], Path: in.text("path"), ReadOnly: in.bool("read-only"), AllowOther: in.bool("allow-other"), Strict: in.bool("strict"),
 		Log: a.Stderr, LogLevel: in.text("log-level"), LogFormat: logFormat(a), Metrics: in.text("metrics"),
 	}
 	if !strings.HasPrefix(c.Path, "/") || slices.Contains(strings.Split(c.Path, "/"), "..") {
@@ -93,7 +93,7 @@ func (a *App) mountBehind(ctx context.Context, in *Input, d cluster.Dir, c mount
 	args := []string{
 		"mount", "--foreground", "--ready-fd", strconv.Itoa(background.ReadyFD), "--json=false",
 		"--data", string(d), "--path", c.Path, "--log-level", c.LogLevel,
-		"--read-only=" + strconv.FormatBool(c.ReadOnly), "--allow-other=" + strconv.FormatBool(c.AllowOther),
+		"--read-only=" + strconv.FormatBool(c.ReadOnly), "--allow-other=" + strconv.FormatBool(c.AllowOther), "--strict=" + strconv.FormatBool(c.Strict),
 	}
 	if c.Metrics != "" {
 		args = append(args, "--metrics", c.Metrics)

@@ -180,6 +180,7 @@ With --path only that subtree is visible, and nothing in it leads out. It is cre
 			dataFlag, serversFlag,
 			{Name: "path", Type: Text, Value: "/SUB", Default: "/", NoEnv: true, Help: "subtree to mount"},
 			{Name: "read-only", Help: "refuse all changes"},
+			{Name: "strict", Help: "answer every change only when it is durable on a majority; without it a crash of this host may lose the last moment of what was not fsynced"},
 			{Name: "allow-other", Help: "let other users in, by the permissions of the files"},
 			{Name: "foreground", NoEnv: true, Help: "serve in this process until unmounted or SIGTERM"},
 			{Name: "metrics", Type: Address, Value: "HOST:PORT", NoEnv: true, Help: "answer GET /metrics there, for Prometheus"},

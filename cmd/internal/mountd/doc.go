@@ -55,6 +55,7 @@ type Config struct {
 	Dir        string // mount point, absolute, free of symlinks
 	ReadOnly   bool
 	AllowOther bool     // other users may enter
+	Strict     bool     // changes are durable before they are answered
 	Servers    []string // addresses of the metaservers
 	Log        io.Writer
 	LogLevel   string // debug, info, warn or error

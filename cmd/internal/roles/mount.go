@@ -22,7 +22,7 @@ func (r Runner) Serve(ctx context.Context, c mountd.Config) (mountd.Filesystem, 
 	}
 	client, err := fuseclient.Open(ctx, fuseclient.Config{
 		Servers: c.Servers, Network: rpc.TCP{}, Drive: c.Drive, Path: c.Path,
-		CreatePath: !c.ReadOnly, ReadOnly: c.ReadOnly, Dir: c.Dir, AllowOther: c.AllowOther, Log: log,
+		CreatePath: !c.ReadOnly, ReadOnly: c.ReadOnly, Strict: c.Strict, Dir: c.Dir, AllowOther: c.AllowOther, Log: log,
 	})
 	if err != nil {
 		return nil, err
