@@ -96,6 +96,16 @@ func (ad *adapter) apply() int64 {
 	return span(ad.rng, 0, 20*us)
 }
 
+// applyOf is apply, for longer where the kernel meets an inode for the first
+// time: nothing else can be said about it meanwhile.
+func (ad *adapter) applyOf(r *reply) int64 {
+	_, lookup := r.x.op.(*meta.Lookup)
+	if e, ok := r.a.Result.(*meta.EntryResult); ok && lookup && ad.k.refs[e.Attr.Ino] == nil && ad.k.c.w.plan.Slow && ad.rng.IntN(4) == 0 {
+		return span(ad.rng, 1*ms, 30*ms)
+	}
+	return ad.apply()
+}
+
 // soon lets the daemon do something, not while it is stopped, never once dead.
 func (ad *adapter) soon(d int64, fn func()) {
 	ad.k.c.w.after(d, func() {
@@ -260,7 +270,7 @@ func (ad *adapter) write(r *reply) {
 		list = true
 		ad.listings = append(ad.listings, r)
 	}
-	w.after(ad.apply(), func() {
+	w.after(ad.applyOf(r), func() {
 		ad.loose--
 		if op, ok := r.x.op.(*meta.SetAttr); ok {
 			ad.setting[op.Ino]--

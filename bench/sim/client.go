@@ -303,6 +303,9 @@ func (c *client) received(f meta.Frame) {
 	case *meta.Renewed:
 		c.valid = max(c.valid, c.sentAt[f.Seq]+int64(serverTTL))
 	case *meta.Evicted:
+		if c.session != 0 && !c.goodbye && c.w.calm {
+			c.w.fail("%s is evicted without any fault: %v", c.name, f.Err)
+		}
 		if c.session != 0 && !c.goodbye {
 			c.lost++
 			c.losses = append(c.losses, c.w.now)

@@ -4,6 +4,8 @@ package sim
 // applications see, with the reason.
 var unnoticed = map[string]string{
 	"S4-grant-contended": "it costs time, not truth",
+	"S5-grant":           "reads and Acquires wait for declarations anyway (`S5-no-wait`)",
+	"keep-after-recall":  "the adapter drops pages of READs that an invalidation overtook, and times of modification tell",
 }
 
 // knownSeeds are seeds that noticed a broken rule when this was written (see

@@ -70,6 +70,7 @@ type world struct {
 	data    *dataOracle
 	history *history
 	leases  bool // the cores speak leases
+	calm    bool // the plan has no faults
 }
 
 // Failure is a broken promise.
@@ -112,7 +113,10 @@ type Stats struct {
 
 // Run carries out a plan under a rule. out, if not nil, receives the trace.
 func Run(p *Plan, rule Rule, out io.Writer) (res Result) {
-	w := &world{plan: p, rule: rule, out: out, hash: fnv.New64a(), leases: p.Leases}
+	w := &world{plan: p, rule: rule, out: out, hash: fnv.New64a(), leases: p.Leases, calm: true}
+	for _, x := range p.Steps {
+		w.calm = w.calm && x.Kind < Crash
+	}
 	w.blocks = newBlockStore(w)
 	w.net = newNetwork(w)
 	w.history = newHistory(w)
