@@ -38,10 +38,11 @@ type Request struct {
 
 // ReadFile reads file content. Answer: *FilePlan.
 type ReadFile struct {
-	Ino   meta.Ino
-	Off   uint64
-	Len   uint32
-	Fresh bool // the plan before named a block that is gone: ask the servers
+	Ino    meta.Ino
+	Off    uint64
+	Len    uint32
+	Direct bool // its bytes stay in no page of the kernel
+	Fresh  bool // the plan before named a block that is gone: ask the servers
 }
 
 // WriteFile writes file content into the buffer. The core owns Data from now

@@ -23,6 +23,7 @@ type reading struct {
 	pos    uint64 // planned up to here
 	end    uint64 // of the request
 	pieces []Piece
+	ask    ReadFile // as it was asked for
 
 	whole bool   // the map of the whole file was asked for
 	held  bool   // a lease was held when it was
@@ -109,7 +110,7 @@ func (c *Client) keeps(n *node) bool {
 func (c *Client) readServer(r *request, o ReadFile) {
 	f := c.fileOf(o.Ino)
 	f.reads++
-	rd := &reading{req: r, file: f, pos: o.Off, end: o.Off + uint64(o.Len), keep: !c.cfg.NoLeases}
+	rd := &reading{req: r, ask: o, file: f, pos: o.Off, end: o.Off + uint64(o.Len), keep: !c.cfg.NoLeases}
 	rd.whole = rd.keep && c.mayKeep(o)
 	c.askMap(rd)
 }
@@ -203,7 +204,29 @@ func (c *Client) mapped(rd *reading, o *op, res meta.Result, err error) {
 		return
 	}
 	keep := rd.keep && c.keeps(c.nodeOf(rd.file.ino))
+	if !keep && c.readAgain(rd) {
+		return
+	}
 	c.readEnded(rd, &FilePlan{Attr: attr, Pieces: join(rd.pieces), Keep: keep}, nil)
+}
+
+// leaseTries bounds how often a read that fills pages tries to get a lease.
+const leaseTries = 3
+
+// readAgain puts a read off whose pages nothing would cover. Until the kernel is
+// told to forget them they can be loaded through a mapping, after a write
+// elsewhere has returned (C6 comes too late for that): so they are asked for
+// together with a lease. Not while a recall is being answered: then nothing
+// changes elsewhere before our Ack, which waits for the pages to go.
+func (c *Client) readAgain(rd *reading) bool {
+	r := rd.req
+	if c.cfg.NoLeases || rd.ask.Direct || r.leaseTries >= leaseTries || c.recalled(rd.file.ino) || c.broken("no-lease-for-pages") {
+		return false
+	}
+	r.leaseTries++
+	c.readLeft(rd.file)
+	c.acquire(r, []meta.Grant{{Ino: rd.ask.Ino, Kind: meta.LeaseRead}}, func(error) { c.readLeased(r, rd.ask) })
+	return true
 }
 
 // fenceOf is the version of content that a map must have at least. Under a
@@ -286,6 +309,11 @@ func (c *Client) readEnded(rd *reading, plan *FilePlan, err error) {
 	} else if !rd.req.done {
 		c.answer(rd.req, plan, nil)
 	}
+	c.readLeft(f)
+}
+
+// readLeft ends the part of a read that others have to know of.
+func (c *Client) readLeft(f *file) {
 	if f.reads--; f.reads == 0 {
 		for _, p := range f.shadows {
 			c.buf.held -= p.cost

@@ -16,7 +16,9 @@ type request struct {
 	done     bool       // answered: whatever still comes is absorbed
 	canceled bool       // nobody waits, but the outcome must be told if it can be
 
-	lock  *lockWait  // SetLock that is blocked here
+	lock       *lockWait // SetLock that is blocked here
+	leaseTries int       // of a ReadFile: leases asked for because it had none
+
 	what  any        // the operation as the kernel asked for it
 	locks []meta.Ino // directories whose kernel lock it holds
 }

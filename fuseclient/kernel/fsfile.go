@@ -82,7 +82,7 @@ const planAttempts = 5
 // Read implements fuse.RawFileSystem.
 func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	buf = buf[:min(len(buf), int(in.Size))]
-	op := core.ReadFile{Ino: f.ino(in.NodeId), Off: in.Offset, Len: uint32(len(buf))}
+	op := core.ReadFile{Ino: f.ino(in.NodeId), Off: in.Offset, Len: uint32(len(buf)), Direct: in.Fh&handleDirect != 0}
 	f.conn.nodes.page(in.NodeId)
 	var n int
 	for attempt := 1; ; attempt++ {
