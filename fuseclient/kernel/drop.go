@@ -219,7 +219,14 @@ func (l *ledger) dropped(drops []*drop) {
 	defer l.mu.Unlock()
 	for _, d := range drops {
 		f := l.file(d.ino)
-		f.drops = slices.DeleteFunc(f.drops, func(x *drop) bool { return x == d })
+		i := slices.Index(f.drops, d)
+		if i < 0 {
+			// Two changes kept it, and the second ended while it was carried
+			// out for the first: it was due twice.
+			l.tidy(d.ino, f)
+			continue
+		}
+		f.drops = slices.Delete(f.drops, i, i+1)
 		l.busy.Add(-1)
 		if len(f.drops) == 0 && f.urgent {
 			f.urgent, f.hurry = false, make(chan struct{})
