@@ -23,7 +23,7 @@ type Plan struct {
 	Seed    uint64
 	Calls   int           // end after this many calls; 0: no bound
 	For     time.Duration // end after this time; 0: no bound
-	Groups  []string      // of acts, default all: names, tree, registers, text, log, locks
+	Groups  []string      // of acts; default: names, tree, registers, text, log, locks. Also: mapped
 	Local   bool          // a local filesystem: times need not grow with every change, inode numbers come again
 	Between func(n int)   // called before arena n, all workers idle; may be nil
 	Limit   time.Duration // of one arena, default 2 min: what is not done then hangs
@@ -50,7 +50,7 @@ func (r Report) String() string {
 	return s
 }
 
-// allGroups in a fixed order: a seed means the same plan.
+// allGroups are the default, in a fixed order: a seed means the same plan.
 var allGroups = []string{"names", "tree", "registers", "text", "log", "locks"}
 
 // crew is the running workers.
