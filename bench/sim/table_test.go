@@ -37,7 +37,7 @@ func TestTable(t *testing.T) {
 			fmt.Fprintf(&table, row, rule)
 			continue
 		}
-		small := Shrink(p, 1500, func(q *Plan) bool {
+		small := Shrink(p, 60, func(q *Plan) bool {
 			g := Run(q, rule, nil).Failure
 			return g != nil && alike(f, g)
 		})
