@@ -3,10 +3,10 @@ package sim
 // unnoticed are rules that no schedule can tell from their absence by what
 // applications see, with the reason.
 var unnoticed = map[string]string{
-	"C2-attr-in-create":    "no seed of 6,000 meets its window of microseconds: lifetimes that an invalidation overtook are taken away as well",
-	"no-retry":             "no seed of 6,000 meets its window of microseconds: lifetimes that an invalidation overtook are taken away as well",
-	"epoch-beside-listing": "no seed of 6,000 meets its window of microseconds: lifetimes that an invalidation overtook are taken away as well",
-	"ahead-of-change":      "no seed of 6,000 meets it since the generator changed; seed 2250 of an older one did",
+	"C2-attr-in-create":    "no seed of 3,000 meets its window of microseconds: lifetimes that an invalidation overtook are taken away as well",
+	"no-retry":             "no seed of 3,000 meets its window of microseconds: lifetimes that an invalidation overtook are taken away as well",
+	"epoch-beside-listing": "no seed of 3,000 meets its window of microseconds: lifetimes that an invalidation overtook are taken away as well",
+	"ahead-of-change":      "no seed of 3,000 meets it since the generator changed; seed 2250 of an older one did",
 	"S4-grant-contended":   "it costs time, not truth",
 	"S5-grant":             "reads and Acquires wait for declarations anyway (`S5-no-wait`)",
 	"keep-after-recall":    "the adapter drops pages of READs that an invalidation overtook, and times of modification tell",
