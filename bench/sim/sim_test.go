@@ -25,7 +25,7 @@ func seedsUsual() int {
 	case raceEnabled:
 		return 40
 	}
-	return 600
+	return 1200
 }
 
 func theRule(t *testing.T) Rule {
