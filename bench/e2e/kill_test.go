@@ -77,7 +77,7 @@ func standstill(c *cluster.Cluster) {
 	for _, s := range servers {
 		c.Signal(s, syscall.SIGSTOP)
 	}
-	time.Sleep(20 * time.Second)
+	time.Sleep(20 * time.Second) // the fault's length: longer than a session's life
 	for _, s := range servers {
 		c.Signal(s, syscall.SIGCONT)
 	}
